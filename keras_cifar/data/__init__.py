@@ -1,0 +1,1 @@
+"""Where the examples come from, how they are split, and how they become batches."""

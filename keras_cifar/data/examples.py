@@ -1,0 +1,58 @@
+"""Examples in memory: images with their labels, in an order that only their content decides."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_cifar.cifar10 import NUM_CLASSES, SplitFacts
+
+
+class Examples(NamedTuple):
+    """Images and their labels.
+
+    Attributes:
+        images: uint8 (n, 32, 32, 3), red-green-blue.
+        labels: int64 (n,), 0..9.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def take(self, positions: npt.NDArray[np.int64]) -> "Examples":
+        """Returns the examples at `positions`, int64 (m,), in that order."""
+        return Examples(self.images[positions], self.labels[positions])
+
+
+def example_digests(examples: Examples) -> npt.NDArray[np.bytes_]:
+    """Returns the SHA-256 of each example's label byte and pixels: bytes, void32 (n,)."""
+    digests = b"".join(
+        hashlib.sha256(bytes([label]) + image.tobytes()).digest()
+        for image, label in zip(examples.images, examples.labels, strict=True)
+    )
+    return np.frombuffer(digests, dtype="V32")
+
+
+def in_canonical_order(examples: Examples) -> tuple[Examples, str]:
+    """Sorts examples by the digest of their content, which mixes the classes.
+
+    Copies of CIFAR-10 hold the same examples in different orders (TFDS shuffles, the Parquet
+    files have another order than the original archive). Sorted, they are all the same.
+
+    Returns:
+        The examples sorted, and the SHA-256 of all sorted digests: equal for equal content.
+    """
+    digests = example_digests(examples)
+    order = np.argsort(digests)
+    return examples.take(order), hashlib.sha256(digests[order].tobytes()).hexdigest()
+
+
+def check(examples: Examples, digest: str, *, facts: SplitFacts) -> None:
+    """Raises ValueError unless number, classes and content are those of `facts`."""
+    per_class = np.bincount(examples.labels, minlength=NUM_CLASSES).tolist()
+    expected = [facts.examples // NUM_CLASSES] * NUM_CLASSES
+    if per_class != expected:
+        raise ValueError(f"got {per_class} examples of the classes, expected {expected}")
+    if digest != facts.sha256:
+        raise ValueError(f"got content with SHA-256 {digest}, expected {facts.sha256}")

@@ -1,0 +1,1 @@
+"""The networks: each a function from plain values to an uncompiled model."""
