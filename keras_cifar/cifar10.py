@@ -56,7 +56,7 @@ CIFAR10 = DatasetFacts(
 SAMPLE = DatasetFacts(
     name="cifar10_sample",
     version="1.0.0",
-    train=SplitFacts(2_000, "?"),
-    test=SplitFacts(500, "?"),
+    train=SplitFacts(2_000, "5c31ea5d29b554f02eaab2da764131e0dc8a2e9873be10cdf4c1d037e0f6ec49"),
+    test=SplitFacts(500, "ecbce45aebe05b991f61abf3c76fa60784b11dc6fdba53be32c9efdfc0283c0c"),
 )
 DATASETS = {"cifar10": CIFAR10, "sample": SAMPLE}

@@ -25,6 +25,13 @@ class Examples(NamedTuple):
         return Examples(self.images[positions], self.labels[positions])
 
 
+class Splits(NamedTuple):
+    """Both splits of a dataset."""
+
+    train: Examples
+    test: Examples
+
+
 def example_digests(examples: Examples) -> npt.NDArray[np.bytes_]:
     """Returns the SHA-256 of each example's label byte and pixels: bytes, void32 (n,)."""
     digests = b"".join(

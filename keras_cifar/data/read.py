@@ -6,9 +6,13 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
 from keras_cifar.cifar10 import DatasetFacts
 from keras_cifar.data.examples import Examples, check, in_canonical_order
+
+# What TFDS and TensorFlow raise for files that are damaged or describe something else.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, ParseError, tf.errors.OpError)
 
 
 def dataset_folder(dataset: DatasetFacts, *, data_dir: Path) -> Path:
@@ -21,9 +25,7 @@ def is_prepared(folder: Path) -> bool:
     return (folder / "dataset_info.json").is_file()
 
 
-def read_split(
-    folder: Path, *, split: Literal["train", "test"], dataset: DatasetFacts
-) -> Examples:
+def read_split(folder: Path, *, split: Literal["train", "test"], dataset: DatasetFacts) -> Examples:
     """Decodes one split and verifies its content.
 
     Args:
@@ -40,7 +42,7 @@ def read_split(
     try:
         examples, digest = in_canonical_order(_decode(folder, split=split))
         check(examples, digest, facts=getattr(dataset, split))
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except _DAMAGED as error:
         reason = str(error).splitlines()[0]
         raise OSError(
             f"{folder}: the {split} split is damaged or is not {dataset.name} ({reason}). "

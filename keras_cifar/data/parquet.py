@@ -1,0 +1,82 @@
+"""The Parquet files of the Hugging Face hub -> examples in memory."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES, DatasetFacts, SplitFacts
+from keras_cifar.data.examples import Examples, Splits
+
+# A PNG of a 32x32 image has at most this many bytes, the columns beside it included.
+_MAX_BYTES_PER_EXAMPLE = 8192
+# How a PNG of a 32x32 image begins: signature, then a header of 13 bytes, width, height.
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 0, 0, 32]) * 2
+
+# What a damaged file, or one of another layout, makes Arrow, NumPy and TensorFlow raise.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tf.errors.OpError)
+
+
+def read_parquet(train: Path, test: Path, *, dataset: DatasetFacts) -> Splits:
+    """Reads the two files, whose columns are `img` (struct of `bytes`, a PNG) and `label`.
+
+    Args:
+        train: file of the training split.
+        test: file of the test split.
+        dataset: how many examples each must hold.
+
+    Returns:
+        The examples in the files' order, their content not yet checked.
+
+    Raises:
+        OSError: a file is damaged or not laid out like this.
+    """
+    return Splits(
+        train=_read_file(train, facts=dataset.train), test=_read_file(test, facts=dataset.test)
+    )
+
+
+def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
+    try:
+        table = _read_table(path, facts=facts)
+        pngs = pc.struct_field(table["img"], "bytes").to_pylist()
+        labels = table["label"].to_numpy()
+        return Examples(_decode_pngs(pngs), _checked_labels(labels))
+    except _DAMAGED as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({reason}).") from error
+
+
+def _read_table(path: Path, *, facts: SplitFacts) -> pa.Table:
+    # Memory is taken for the file once its own account of its size has been looked at.
+    with pq.ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+        size = sum(
+            file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)
+        )
+        if rows != facts.examples:
+            raise ValueError(f"it has {rows} rows instead of {facts.examples}")
+        if size > rows * _MAX_BYTES_PER_EXAMPLE:
+            raise ValueError(f"it unpacks to {size} bytes")
+        return file.read(columns=["img", "label"])
+
+
+def _decode_pngs(pngs: list[bytes]) -> npt.NDArray[np.uint8]:
+    if not all(isinstance(png, bytes) and png.startswith(_PNG_START) for png in pngs):
+        raise ValueError("not all its images are PNGs of 32x32 pixels")
+    decoded = (
+        tf.data.Dataset.from_tensor_slices(pngs)
+        .map(lambda png: tf.io.decode_png(png, channels=3), num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(1000)
+    )
+    return np.concatenate([batch.numpy() for batch in decoded]).reshape(-1, *IMAGE_SHAPE)
+
+
+def _checked_labels(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or not np.isin(labels, range(NUM_CLASSES)).all():
+        raise ValueError(f"its labels are not all 0 to {NUM_CLASSES - 1}")
+    return labels.astype(np.int64)

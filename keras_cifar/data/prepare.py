@@ -1,0 +1,141 @@
+"""Finds CIFAR-10 in a TFDS folder, or makes that folder: from a download or from an archive."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import click
+
+from keras_cifar.cifar10 import DatasetFacts
+from keras_cifar.data.download import Limits
+from keras_cifar.data.examples import Examples
+from keras_cifar.data.fetch import SOURCES, fetch_archive, fetch_first
+from keras_cifar.data.read import dataset_folder, is_prepared, read_split
+from keras_cifar.data.write import remove_unfinished_folders, write_folder
+from keras_cifar.lock import locked
+
+_SHIPPED = Path(__file__).parent / "sample"
+_PATIENCE = Limits()
+
+
+def load(
+    dataset: DatasetFacts, *, split: Literal["train", "test"], data_dir: Path | None
+) -> Examples:
+    """Loads a split of `dataset`, preparing it first where it is missing.
+
+    Args:
+        dataset: CIFAR10 or SAMPLE.
+        split: of the original data set; "train" holds what becomes training and validation.
+        data_dir: as for `prepare`.
+
+    Returns:
+        All examples of the split, in an order that only their content decides.
+
+    Raises:
+        OSError: it cannot be had, or what is there is damaged.
+    """
+    return read_split(prepare(dataset, data_dir=data_dir), split=split, dataset=dataset)
+
+
+def prepare(
+    dataset: DatasetFacts,
+    *,
+    data_dir: Path | None,
+    mirror: str | None = None,
+    archive: Path | None = None,
+    limits: Limits = _PATIENCE,
+) -> Path:
+    """Returns the TFDS folder of `dataset`, made from an archive or a download if it is missing.
+
+    What has been prepared before is never touched. What comes from elsewhere is verified by
+    content, and its folder appears whole or not at all.
+
+    Args:
+        dataset: CIFAR10 or SAMPLE.
+        data_dir: TFDS's data folder; None for TFDS_DATA_DIR or, without it, TFDS's own default.
+        mirror: URL to download from in place of `SOURCES`, of the kinds that these are.
+        archive: cifar-10-binary.tar.gz or cifar-10-python.tar.gz; needs no network.
+        limits: of downloads.
+
+    Returns:
+        DATA_DIR/NAME/VERSION, or the folder in this package that holds the sample.
+
+    Raises:
+        ValueError: `mirror` is no URL.
+        OSError: it cannot be had from anywhere, or cannot be written.
+    """
+    if mirror is not None and urlsplit(mirror).scheme not in ("http", "https"):
+        raise ValueError(f"mirror: got {mirror!r}, expected a URL: https://... or http://...")
+    data_dir = default_data_dir() if data_dir is None else data_dir
+    folder = dataset_folder(dataset, data_dir=data_dir)
+    if is_prepared(folder):
+        return folder
+    shipped = dataset_folder(dataset, data_dir=_SHIPPED)
+    if is_prepared(shipped) and mirror is None and archive is None:
+        return shipped
+    _require_vacant(folder)
+    _make_writable(data_dir)
+    sources = SOURCES if mirror is None else (mirror,)
+    with locked(data_dir / f".{dataset.name}.lock", when_busy=lambda: _say_waiting(folder)):
+        # Whoever held the lock may have prepared it.
+        if not is_prepared(folder):
+            _make(dataset, data_dir=data_dir, archive=archive, sources=sources, limits=limits)
+    return folder
+
+
+def default_data_dir() -> Path:
+    """Returns the data folder that TFDS uses when it is not told one."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _require_vacant(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder}: is in the way, and holds no prepared dataset. "
+            "Move it away, or give another folder with --data-dir."
+        )
+
+
+def _make_writable(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(data_dir, str(error.strerror)) from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise _unusable(data_dir, "not writable")
+
+
+def _unusable(data_dir: Path, reason: str) -> OSError:
+    return OSError(
+        f"{data_dir}: cannot hold the data ({reason}). Give another folder with --data-dir."
+    )
+
+
+def _say_waiting(folder: Path) -> None:
+    click.echo(f"Another process is preparing {folder}; waiting for it", err=True)
+
+
+def _make(
+    dataset: DatasetFacts,
+    *,
+    data_dir: Path,
+    archive: Path | None,
+    sources: tuple[str, ...],
+    limits: Limits,
+) -> None:
+    """Makes the folder; the caller holds the lock."""
+    remove_unfinished_folders(data_dir, dataset=dataset)
+    downloads = data_dir / "downloads" / "keras-cifar" / dataset.name
+    if archive is None:
+        downloads.mkdir(parents=True, exist_ok=True)
+        fetched = fetch_first(sources, dataset=dataset, folder=downloads, limits=limits)
+    else:
+        click.echo(f"Reading {archive}", err=True)
+        fetched = fetch_archive(archive, dataset=dataset)
+    folder = write_folder(
+        fetched.splits, dataset=dataset, data_dir=data_dir, id_prefix=fetched.id_prefix
+    )
+    click.echo(f"Prepared {folder}", err=True)
+    shutil.rmtree(downloads, ignore_errors=True)

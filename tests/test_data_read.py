@@ -1,0 +1,99 @@
+"""A TFDS folder that is cut off, altered, or not what it says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from keras_cifar.cifar10 import SAMPLE
+from keras_cifar.data.prepare import prepare
+from keras_cifar.data.read import is_prepared, read_split
+
+TFRECORD = "cifar10_sample-test.tfrecord-00000-of-00001"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the sample, to be damaged; its name is the version, which TFDS wants."""
+    copy = tmp_path / SAMPLE.name / SAMPLE.version
+    shutil.copytree(prepare(SAMPLE, data_dir=None), copy)
+    return copy
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_at_a_record(path):
+    # A record is its length (8 bytes), 4 of checksum, its content, 4 of checksum.
+    path.write_bytes(path.read_bytes()[: 16 + int.from_bytes(path.read_bytes()[:8], "little")])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def alter_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replace_with_text(path):
+    path.write_text("not what was here")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((TFRECORD, damage) for damage in (cut_off, cut_at_a_record, empty, alter_a_byte)),
+        *((TFRECORD, damage) for damage in (Path.unlink, replace_with_text)),
+        *(("dataset_info.json", damage) for damage in (cut_off, empty, replace_with_text)),
+        *(("features.json", damage) for damage in (cut_off, empty, Path.unlink)),
+    ],
+)
+def test_a_damaged_file_is_one_clear_line(folder, name, damage):
+    damage(folder / name)
+    with pytest.raises(OSError, match="split is damaged or is not cifar10_sample") as raised:
+        read_split(folder, split="test", dataset=SAMPLE)
+    message = str(raised.value)
+    assert message.startswith(f"{folder}: ")
+    assert message.endswith("Move that folder away and prepare it anew: keras-cifar data")
+    assert "\n" not in message
+
+
+def test_the_other_split_still_reads(folder):
+    cut_off(folder / TFRECORD)
+    assert len(read_split(folder, split="train", dataset=SAMPLE).labels) == 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("features.json", '"32",', '"16",'),
+        ("features.json", '"dtype": "uint8"', '"dtype": ""'),
+        ("features.json", '"numClasses"', '"numClass"'),
+        ("dataset_info.json", '"500"', '"499"'),
+        ("dataset_info.json", '"name": "test"', '"name": "exam"'),
+        ("dataset_info.json", '"splits"', '"split"'),
+    ],
+)
+def test_a_description_that_was_changed_is_noticed(folder, name, old, new):
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    with pytest.raises(OSError, match="split is damaged") as raised:
+        read_split(folder, split="test", dataset=SAMPLE)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_folder_of_another_dataset_is_noticed(folder):
+    other = SAMPLE._replace(test=SAMPLE.test._replace(sha256="0" * 64))
+    with pytest.raises(OSError, match=r"got content with SHA-256 ecbce45.*, expected 000"):
+        read_split(folder, split="test", dataset=other)
+
+
+def test_a_folder_without_its_last_file_is_not_prepared(folder):
+    assert is_prepared(folder)
+    (folder / "dataset_info.json").unlink()
+    assert not is_prepared(folder)
