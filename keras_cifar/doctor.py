@@ -1,0 +1,300 @@
+"""What a person needs to know, and to tell others, before asking for help."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_cifar.cifar10 import CIFAR10
+from keras_cifar.config import RUNS, newest_run
+from keras_cifar.data.prepare import default_data_dir
+from keras_cifar.data.read import dataset_folder, is_prepared
+from keras_cifar.precision import cpu_flags, pick_precision
+
+_PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
+# A module of each extra, which is there only if the extra is.
+_EXTRAS = {"cuda": "nvidia.cudnn", "tensorboard": "tensorboard"}
+_CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_GIGABYTE = 1e9
+# Preparing CIFAR-10 takes 0.5 GB, with the download beside the result.
+_DISK_GIGABYTES = 1.0
+# Training at batch 128 takes less than this.
+_MEMORY_GIGABYTES = 2.5
+
+
+class Fact(NamedTuple):
+    """One thing found out.
+
+    Attributes:
+        section: "versions", "devices", "data", "extras" or "runs".
+        name: of the thing.
+        value: as a person reads it.
+    """
+
+    section: str
+    name: str
+    value: str
+
+
+class Problem(NamedTuple):
+    """What is wrong, and what to do, each a sentence."""
+
+    what: str
+    remedy: str
+
+
+class Diagnosis(NamedTuple):
+    """All that was found out, and what of it is wrong."""
+
+    facts: list[Fact]
+    problems: list[Problem]
+
+
+def diagnose(*, data_dir: Path | None) -> Diagnosis:
+    """Looks at versions, devices, data, extras and runs; changes and decodes nothing.
+
+    Args:
+        data_dir: where TFDS data sets are; None for TFDS_DATA_DIR or TFDS's own default.
+    """
+    parts = [_versions(), _cpu(), _gpus(), _data(data_dir), _extras(), _runs()]
+    return Diagnosis(
+        facts=[fact for part in parts for fact in part.facts],
+        problems=[problem for part in parts for problem in part.problems],
+    )
+
+
+def _versions() -> Diagnosis:
+    build = tf.sysconfig.get_build_info()
+    cuda, cudnn = build.get("cuda_version"), build.get("cudnn_version")
+    facts = [
+        ("Python", platform.python_version()),
+        ("system", platform.platform()),
+        *((package, _version(package)) for package in _PACKAGES),
+        ("TensorFlow built for", f"CUDA {cuda}, cuDNN {cudnn}" if cuda else "CPU only"),
+        ("Keras runs on", keras.backend.backend()),
+    ]
+    problems = []
+    if keras.backend.backend() != "tensorflow":
+        problems.append(
+            Problem(
+                f"Keras runs on {keras.backend.backend()}, and keras-cifar needs TensorFlow.",
+                "Unset KERAS_BACKEND, or set it to tensorflow.",
+            )
+        )
+    return Diagnosis([Fact("versions", *fact) for fact in facts], problems)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu() -> Diagnosis:
+    flags = cpu_flags()
+    precision, reason = pick_precision()
+    memory, available = _memory_gigabytes()
+    facts = [
+        ("CPU", _cpu_model()),
+        ("CPU cores", str(_usable_cores())),
+        ("memory", f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"),
+        *((feature, "yes" if feature in flags else "no") for feature in _CPU_FEATURES),
+        ("--precision auto", f"{precision}: {reason}"),
+    ]
+    problems = []
+    if memory and available < _MEMORY_GIGABYTES:
+        problems.append(
+            Problem(
+                f"Only {available:.1f} GB of memory are available; training at batch size 128 "
+                f"takes up to {_MEMORY_GIGABYTES} GB.",
+                "Close other programs, or train with a smaller --batch-size.",
+            )
+        )
+    return Diagnosis([Fact("devices", *fact) for fact in facts], problems)
+
+
+def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    # A container or taskset may grant fewer than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_gigabytes(meminfo: Path = Path("/proc/meminfo")) -> tuple[float, float]:
+    """Returns memory in all and what is available; zeros where Linux does not tell."""
+    if not meminfo.is_file():
+        return 0.0, 0.0
+    lines = (line.partition(":") for line in meminfo.read_text().splitlines())
+    kibibytes = {name: int(value.split()[0]) for name, _, value in lines}
+    total, available = kibibytes.get("MemTotal", 0), kibibytes.get("MemAvailable", 0)
+    return total * 1024 / _GIGABYTE, available * 1024 / _GIGABYTE
+
+
+def _gpus() -> Diagnosis:
+    seen = tf.config.list_physical_devices("GPU")
+    installed = _installed_gpus()
+    facts = [
+        Fact("devices", "GPUs that TensorFlow uses", str(len(seen)) if seen else "none"),
+        *(_gpu_fact(gpu) for gpu in seen),
+        *(Fact("devices", f"GPU {i} in nvidia-smi", gpu) for i, gpu in enumerate(installed)),
+    ]
+    problems = []
+    if installed and not seen:
+        problems.append(
+            Problem("This machine has a GPU that TensorFlow does not see.", _gpu_remedy())
+        )
+    return Diagnosis(facts, problems)
+
+
+def _gpu_fact(gpu: Any) -> Fact:
+    details = tf.config.experimental.get_device_details(gpu)
+    capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
+    name = details.get("device_name", "unknown")
+    return Fact("devices", gpu.name, f"{name}, compute capability {capability}")
+
+
+def _installed_gpus() -> list[str]:
+    """Returns name, memory and driver of each NVIDIA GPU, as the driver's own tool gives them."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
+        return []
+    if answer.returncode:
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def _gpu_remedy() -> str:
+    if _is_importable(_EXTRAS["cuda"]):
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if hidden is not None:
+            return f"CUDA_VISIBLE_DEVICES is {hidden!r}: unset it, or name the GPU to use."
+        return "The CUDA libraries are installed: update the NVIDIA driver (525 or newer)."
+    return "Install the CUDA libraries: pip install 'keras-cifar[cuda]'"
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the parent package
+        return False
+
+
+def _data(data_dir: Path | None) -> Diagnosis:
+    root = data_dir or default_data_dir()
+    folder = dataset_folder(CIFAR10, data_dir=root)
+    free = _free_gigabytes(root)
+    problems = []
+    if not is_prepared(folder):
+        state = "not prepared"
+        problems.append(
+            Problem(
+                f"CIFAR-10 is not in {root}.",
+                "Get it: keras-cifar data. Or try the part that is installed: --dataset sample",
+            )
+        )
+        if free < _DISK_GIGABYTES:
+            problems.append(
+                Problem(
+                    f"Only {free:.1f} GB are free in {root}; preparing CIFAR-10 needs "
+                    f"{_DISK_GIGABYTES:.0f} GB.",
+                    "Make room, or name another folder with --data-dir.",
+                )
+            )
+    elif missing := _missing_bytes(folder):
+        state = "damaged"
+        problems.append(
+            Problem(
+                f"CIFAR-10 in {folder} is damaged ({missing}).",
+                "Move that folder away and prepare it anew: keras-cifar data",
+            )
+        )
+    else:
+        state = "prepared, files complete"
+    facts = [("folder", str(root)), ("cifar10", state), ("free space", f"{free:.1f} GB")]
+    return Diagnosis([Fact("data", *fact) for fact in facts], problems)
+
+
+def _free_gigabytes(folder: Path) -> float:
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    return shutil.disk_usage(existing).free / _GIGABYTE
+
+
+def _missing_bytes(folder: Path) -> str:
+    """Returns what is wrong with the size of a prepared data set's files; empty if nothing is.
+
+    TFDS notes the bytes of all records; a TFRecord file adds 16 to each (lengths and checksums).
+    """
+    try:
+        splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
+        expected = sum(
+            int(split["numBytes"]) + 16 * sum(map(int, split["shardLengths"])) for split in splits
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "dataset_info.json is unreadable"
+    found = sum(path.stat().st_size for path in folder.glob("*.tfrecord*"))
+    return "" if found == expected else f"{found:,} bytes of {expected:,}"
+
+
+def _extras() -> Diagnosis:
+    facts = [
+        Fact(
+            "extras",
+            extra,
+            "installed" if _is_importable(module) else f"pip install 'keras-cifar[{extra}]'",
+        )
+        for extra, module in _EXTRAS.items()
+    ]
+    return Diagnosis(facts, [])
+
+
+def _runs() -> Diagnosis:
+    try:
+        run = newest_run()
+    except FileNotFoundError:
+        return Diagnosis([Fact("runs", "newest", f"none in {RUNS.absolute()}")], [])
+    state = "trained" if run.model.is_file() else "no model yet"
+    return Diagnosis([Fact("runs", "newest", f"{run.path} ({state})")], [])
+
+
+def format_diagnosis(diagnosis: Diagnosis) -> str:
+    """Returns what a person reads: the facts by section, and the problems last."""
+    width = max(len(fact.name) for fact in diagnosis.facts) + 2
+    lines: list[str] = []
+    section = None
+    for fact in diagnosis.facts:
+        if fact.section != section:
+            section = fact.section
+            lines += ["", section]
+        lines.append(f"  {fact.name:<{width}}{fact.value}")
+    lines += ["", "problems" if diagnosis.problems else "No problem found."]
+    lines += [f"  {problem.what} {problem.remedy}" for problem in diagnosis.problems]
+    return "\n".join(lines).lstrip("\n")
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Returns {section: {name: value}, ..., "problems": [{"what", "remedy"}]}."""
+    document: dict[str, Any] = {}
+    for section, name, value in diagnosis.facts:
+        document.setdefault(section, {})[name] = value
+    return {**document, "problems": [problem._asdict() for problem in diagnosis.problems]}

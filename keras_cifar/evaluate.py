@@ -1,0 +1,257 @@
+"""Trained model and split -> loss, accuracy, per-class figures, confusion matrix, calibration."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_cifar.atomic import replacing
+from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, NUM_CLASSES
+from keras_cifar.config import RunDir, TrainConfig
+from keras_cifar.data.examples import Examples
+from keras_cifar.data.prepare import load
+from keras_cifar.data.split import split_stratified
+from keras_cifar.model.load import load_model
+from keras_cifar.model.predict import log_softmax, predict_logits
+
+SPLITS = ("test", "validation", "train")
+Split = Literal["test", "validation", "train"]
+# Guo et al., On Calibration of Modern Neural Networks (2017), section 3 and table 1.
+_CALIBRATION_BINS = 15
+_CONFUSIONS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How well one class is told from the others, each number in 0..1.
+
+    Attributes:
+        examples: of this class.
+        precision: share of what was taken for this class that is of it; 0 if nothing was.
+        recall: share of this class that was recognised.
+        f1: harmonic mean of both; 0 if both are.
+    """
+
+    examples: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The examples whose confidence, the probability of the predicted class, is in one range.
+
+    Attributes:
+        lower: of the range, left out of it.
+        upper: of the range, part of it.
+        examples: in this bin.
+        confidence: their mean confidence; 0 if there are none.
+        accuracy: their accuracy; 0 if there are none.
+    """
+
+    lower: float
+    upper: float
+    examples: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether the model is right as often as it says it is.
+
+    Attributes:
+        expected_calibration_error: mean distance of confidence and accuracy over the bins, each
+            weighted by its examples (Guo et al., 2017, equation 3).
+        bins: 15 equal ranges of confidence.
+    """
+
+    expected_calibration_error: float
+    bins: list[CalibrationBin]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What was measured on a split; `dataclasses.asdict` of it is metrics.json.
+
+    Attributes:
+        split: "test", "validation" or "train".
+        examples: in the split.
+        loss: mean cross entropy, in nats.
+        accuracy: share of examples whose most probable class is right.
+        per_class: by class name, in the order of the labels.
+        confusion_matrix: [actual class][predicted class], numbers of examples.
+        calibration: of the probabilities.
+    """
+
+    split: Split
+    examples: int
+    loss: float
+    accuracy: float
+    per_class: dict[str, ClassMetrics]
+    confusion_matrix: list[list[int]]
+    calibration: Calibration
+
+    @property
+    def accuracy_error(self) -> float:
+        """Standard error of the accuracy: sqrt(accuracy * (1 - accuracy) / examples)."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
+
+
+def evaluate(
+    run_dir: RunDir, *, split: Split, data_dir: Path | None, batch_size: int = 500
+) -> Metrics:
+    """Measures a run's chosen model on a split and writes that to the run's metrics.json.
+
+    Args:
+        run_dir: of a run that has a model.
+        split: "test"; or "validation" or "train", the parts of the training images that this run
+            itself had, not augmented.
+        data_dir: where TFDS data sets are; None for TFDS's default.
+        batch_size: images at a time; bounds the memory, not the outcome.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        ValueError: no such split, or the run had no validation split.
+        OSError: run, model or data are missing or damaged.
+        FloatingPointError: the model's training had diverged.
+    """
+    settings = run_dir.read_settings()
+    _check_split(split, settings=settings)
+    model = load_model(run_dir.require_model())
+    examples = _examples(split, settings=settings, data_dir=data_dir)
+    logits = predict_logits(model, examples.images, batch_size=batch_size)
+    metrics = measure(logits, labels=examples.labels, split=split)
+    with replacing(run_dir.metrics) as path:
+        path.write_text(json.dumps(asdict(metrics), indent=2) + "\n")
+    return metrics
+
+
+def _check_split(split: str, *, settings: TrainConfig) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}.")
+    if split == "validation" and settings.validation_fraction == 0:
+        raise ValueError(
+            "split: got 'validation', expected test or train: "
+            "this run trained on all images (validation_fraction 0)."
+        )
+
+
+def _examples(split: Split, *, settings: TrainConfig, data_dir: Path | None) -> Examples:
+    dataset = DATASETS[settings.dataset]
+    if split == "test":
+        return load(dataset, split="test", data_dir=data_dir)
+    training, validation = split_stratified(
+        load(dataset, split="train", data_dir=data_dir),
+        validation_fraction=settings.validation_fraction,
+        seed=settings.seed,
+    )
+    return training if split == "train" else validation
+
+
+def measure(
+    logits: npt.NDArray[np.float64], *, labels: npt.NDArray[np.int64], split: Split
+) -> Metrics:
+    """Compares a model's outputs with the truth.
+
+    Args:
+        logits: (n, 10), n at least 1.
+        labels: (n,), 0..9.
+        split: what these examples are.
+    """
+    log_probabilities = log_softmax(logits)
+    predicted = log_probabilities.argmax(axis=1)
+    confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), dtype=np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    return Metrics(
+        split=split,
+        examples=len(labels),
+        loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        accuracy=float((predicted == labels).mean()),
+        per_class={name: _class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
+        confusion_matrix=confusion.tolist(),
+        calibration=_calibration(
+            np.exp(log_probabilities.max(axis=1)), is_correct=predicted == labels
+        ),
+    )
+
+
+def _class_metrics(confusion: npt.NDArray[np.int64], *, label: int) -> ClassMetrics:
+    correct = int(confusion[label, label])
+    actual, predicted = int(confusion[label].sum()), int(confusion[:, label].sum())
+    return ClassMetrics(
+        examples=actual,
+        precision=correct / predicted if predicted else 0.0,
+        recall=correct / actual if actual else 0.0,
+        f1=2 * correct / (actual + predicted) if actual + predicted else 0.0,
+    )
+
+
+def _calibration(
+    confidence: npt.NDArray[np.float64], *, is_correct: npt.NDArray[np.bool_]
+) -> Calibration:
+    # Bin i holds i / 15 < confidence <= (i + 1) / 15.
+    positions = np.clip(np.ceil(confidence * _CALIBRATION_BINS).astype(int) - 1, 0, None)
+    positions = np.minimum(positions, _CALIBRATION_BINS - 1)  # rounding can give 1 + 1e-16
+    examples, confidences, correct = (
+        np.bincount(positions, weights=weights, minlength=_CALIBRATION_BINS)
+        for weights in (None, confidence, is_correct)
+    )
+    bins = [
+        CalibrationBin(
+            lower=i / _CALIBRATION_BINS,
+            upper=(i + 1) / _CALIBRATION_BINS,
+            examples=int(examples[i]),
+            confidence=float(confidences[i] / max(1, examples[i])),
+            accuracy=float(correct[i] / max(1, examples[i])),
+        )
+        for i in range(_CALIBRATION_BINS)
+    ]
+    return Calibration(
+        expected_calibration_error=float(np.abs(confidences - correct).sum() / len(confidence)),
+        bins=bins,
+    )
+
+
+def format_table(metrics: Metrics) -> str:
+    """Returns what a person reads: the totals, a row a class, the most frequent confusions."""
+    lines = [
+        f"{metrics.split}: {metrics.examples:,} images",
+        f"accuracy           {metrics.accuracy:7.2%}  "
+        f"± {metrics.accuracy_error:.2%} standard error",
+        f"loss               {metrics.loss:7.4f}  mean cross entropy",
+        f"calibration error  {metrics.calibration.expected_calibration_error:7.2%}  "
+        "mean distance of confidence and accuracy",
+        "",
+        f"{'class':<12}{'images':>8}{'precision':>11}{'recall':>9}{'f1':>9}",
+        *(
+            f"{name:<12}{of.examples:>8,}{of.precision:>11.2%}{of.recall:>9.2%}{of.f1:>9.2%}"
+            for name, of in metrics.per_class.items()
+        ),
+    ]
+    confusions = _most_frequent_confusions(metrics)
+    if confusions:
+        lines += ["", "most frequent confusions", *confusions]
+    return "\n".join(lines)
+
+
+def _most_frequent_confusions(metrics: Metrics) -> list[str]:
+    confusions = [
+        (count, CLASS_NAMES[actual], CLASS_NAMES[predicted])
+        for actual, row in enumerate(metrics.confusion_matrix)
+        for predicted, count in enumerate(row)
+        if actual != predicted and count
+    ]
+    confusions.sort(key=lambda confusion: -confusion[0])
+    return [
+        f"{count:>6,}  {actual} taken for {predicted} "
+        f"({count / metrics.per_class[actual].examples:.1%} of {actual})"
+        for count, actual, predicted in confusions[:_CONFUSIONS_SHOWN]
+    ]

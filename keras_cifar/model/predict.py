@@ -1,0 +1,36 @@
+"""Model and images -> logits and probabilities."""
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+
+def predict_logits(
+    model: keras.Model, images: npt.NDArray[np.uint8], *, batch_size: int
+) -> npt.NDArray[np.float64]:
+    """Applies the model in inference mode.
+
+    Args:
+        model: as `keras_cifar.model.load.load_model` gives it.
+        images: uint8 (n, 32, 32, 3), n at least 1.
+        batch_size: images at a time; bounds the memory, not the outcome.
+
+    Returns:
+        float64 (n, 10).
+
+    Raises:
+        FloatingPointError: the model gives NaN or infinity, as one does whose training diverged.
+    """
+    logits = model.predict(images, batch_size=batch_size, verbose=0).astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(
+            f"{model.name}: the model gives numbers that are not finite. Its training diverged; "
+            "train again with a lower --learning-rate."
+        )
+    return np.asarray(logits)
+
+
+def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the logarithm of each class's probability, (n, 10), from logits (n, 10)."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
