@@ -57,9 +57,7 @@ class TrainConfig:
         _check_number("seed", self.seed, 0, 2**31 - 1)
         _check_number("weight_decay", self.weight_decay, 0, math.inf)
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(
-                f"learning_rate: got {self.learning_rate}, expected a number above 0."
-            )
+            raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0.")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction: got {self.validation_fraction}, "
@@ -138,6 +136,23 @@ class RunDir:
     def checkpoint(self) -> Path:
         """What resume needs; gone when the run has ended well."""
         return self.path / "checkpoint"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's logs, where they were asked for."""
+        return self.path / "tensorboard"
+
+    def files(self) -> tuple[Path, ...]:
+        """Everything that the commands write here, whether it is there or not."""
+        return (
+            self.config,
+            self.history,
+            self.model,
+            self.plot,
+            self.metrics,
+            self.checkpoint,
+            self.tensorboard,
+        )
 
     def read_config(self) -> dict[str, Any]:
         """Returns config.json: {"settings": {...}, "versions": {...}, "device": ...}.

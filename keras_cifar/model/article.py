@@ -15,36 +15,63 @@ def build_model(*, seed: int, dropout: float = 0.1, channel_dropout: float = 0.0
     Args:
         seed: decides the initial weights and the dropout masks.
         dropout: share of features dropped before the first and the last linear layer.
-        channel_dropout: share of channels dropped after the second block.
+        channel_dropout: share of channels dropped behind the second block.
 
     Returns:
         Uncompiled; images uint8 (batch, 32, 32, 3) to logits float32 (batch, 10).
     """
-    seeds = iter(range(seed * 100, seed * 100 + 100))  # another one for each layer
+    # Layers without a seed of their own take it from here, in the order in which they are built.
+    keras.utils.set_random_seed(seed)
     variance = [deviation**2 for deviation in STANDARD_DEVIATION]
     return keras.Sequential(
         [
             keras.Input(IMAGE_SHAPE, dtype="uint8", name="image"),
             # In the model, so that training and serving cannot scale differently.
             layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
-            # (32, 32, 3)
-            *_block(1, channels=(3, 32, 64), seeds=seeds),
-            # (16, 16, 64)
-            *_block(2, channels=(64, 128, 128), seeds=seeds),
-            layers.SpatialDropout2D(channel_dropout, seed=next(seeds), name="block2_dropout"),
-            # (8, 8, 128)
-            *_block(3, channels=(128, 256, 256), seeds=seeds),
-            # (4, 4, 256)
-            layers.Flatten(name="flatten"),
-            layers.Dropout(dropout, seed=next(seeds), name="flatten_dropout"),
-            layers.Dense(1024, name="dense1", **_pytorch_default(4096, seeds=seeds)),
+            *_block(1, channels=(3, 32, 64)),
+            *_block(2, channels=(64, 128, 128)),
+            layers.SpatialDropout2D(channel_dropout, name="block2_dropout"),
+            *_block(3, channels=(128, 256, 256)),
+            layers.Flatten(name="flatten"),  # (4, 4, 256) -> 4096
+            layers.Dropout(dropout, name="flatten_dropout"),
+            layers.Dense(1024, name="dense1", **_pytorch_initializers(fan_in=4096)),
             layers.ReLU(name="dense1_relu"),
-            layers.Dense(512, name="dense2", **_pytorch_default(1024, seeds=seeds)),
+            layers.Dense(512, name="dense2", **_pytorch_initializers(fan_in=1024)),
             layers.ReLU(name="dense2_relu"),
-            layers.Dropout(dropout, seed=next(seeds), name="dense2_dropout"),
+            layers.Dropout(dropout, name="dense2_dropout"),
             layers.Dense(
-                NUM_CLASSES, dtype="float32", name="logits", **_pytorch_default(512, seeds=seeds)
+                NUM_CLASSES, dtype="float32", name="logits", **_pytorch_initializers(fan_in=512)
             ),
         ],
         name="article",
     )
+
+
+def _block(number: int, *, channels: tuple[int, int, int]) -> list[layers.Layer]:
+    """Two convolutions and a pooling; the biases before the normalisation are the article's."""
+    first, middle, last = channels
+    name = f"block{number}"
+    return [
+        _convolution(middle, channels=first, name=f"{name}_conv1"),
+        # PyTorch's momentum 0.1 is 0.9 here.
+        FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_batch_norm"),
+        layers.ReLU(name=f"{name}_relu1"),
+        _convolution(last, channels=middle, name=f"{name}_conv2"),
+        layers.ReLU(name=f"{name}_relu2"),
+        layers.MaxPooling2D(2, name=f"{name}_pool"),
+    ]
+
+
+def _convolution(filters: int, *, channels: int, name: str) -> layers.Layer:
+    return layers.Conv2D(
+        filters, 3, padding="same", name=name, **_pytorch_initializers(fan_in=9 * channels)
+    )
+
+
+def _pytorch_initializers(*, fan_in: int) -> dict[str, initializers.Initializer]:
+    """PyTorch's default: kernel and bias uniform within 1 / sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return {
+        "kernel_initializer": initializers.RandomUniform(-bound, bound),
+        "bias_initializer": initializers.RandomUniform(-bound, bound),
+    }

@@ -1,0 +1,106 @@
+"""Checkpoints that are whole or noticed: what a run needs to go on as if it had never stopped."""
+
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_cifar.atomic import TEMPORARY, replacing
+
+# The newest and the one before it, to fall back on.
+KEPT = 2
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs done.
+        history: a row for each of them; its keys are the columns of history.csv.
+        best_epoch: the epoch whose model was chosen, counted from 1; 0 before there is one.
+        best_accuracy: validation accuracy of that epoch.
+    """
+
+    epoch: int = 0
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+
+
+class Checkpoint(NamedTuple):
+    """A run's progress and the value of every variable of model and optimiser, in their order."""
+
+    progress: Progress
+    variables: list[npt.NDArray[Any]]
+
+
+def save(folder: Path, *, model: keras.Model, progress: Progress) -> None:
+    """Writes a checkpoint beside the last good ones, then removes all but two.
+
+    The file is a SHA-256 followed by an .npz, which it is of.
+
+    Raises:
+        OSError: the disk is full, for one; the earlier checkpoints are as they were.
+    """
+    arrays = {f"variable_{n}": value.numpy() for n, value in enumerate(_variables(model))}
+    content = io.BytesIO()
+    np.savez(content, progress=np.array(json.dumps(asdict(progress))), **arrays)
+    with replacing(folder / f"epoch-{progress.epoch:05d}.ckpt") as path:
+        path.write_bytes(hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """All that training changes: weights, moving moments, dropout's generators, the optimiser."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*.ckpt"), reverse=True)
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """Returns the newest checkpoint that is whole; says aloud which ones are not.
+
+    Returns:
+        None where there is none: the run starts with its first epoch, to the same end.
+    """
+    for path in _newest_first(folder):
+        content = path.read_bytes()
+        digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(archive).digest() == digest:
+            return _parse(archive)
+        click.echo(f"{path}: torn or altered; going back to the one before it.", err=True)
+    return None
+
+
+def _parse(archive: bytes) -> Checkpoint:
+    with np.load(io.BytesIO(archive)) as arrays:
+        progress = Progress(**json.loads(str(arrays["progress"])))
+        return Checkpoint(progress, [arrays[f"variable_{n}"] for n in range(len(arrays) - 1)])
+
+
+def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
+    """Gives every variable of a compiled model its value from the checkpoint."""
+    model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(_variables(model), checkpoint.variables, strict=True):
+        variable.assign(value)
+
+
+def remove(folder: Path) -> None:
+    """Removes all checkpoints and the folder, which tells that the run has ended well."""
+    # Renamed first: a kill half-way must not leave a folder that looks like an unfinished run's.
+    gone = folder.with_name(f"{TEMPORARY}{folder.name}")
+    folder.rename(gone)
+    shutil.rmtree(gone)

@@ -1,0 +1,182 @@
+"""Trains a run from its settings, or goes on with one that was interrupted."""
+
+import dataclasses
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import click
+import tensorflow as tf
+
+from keras_cifar.atomic import remove_unfinished, replacing
+from keras_cifar.cifar10 import DATASETS
+from keras_cifar.config import RunDir, TrainConfig, settings_dict
+from keras_cifar.data.prepare import load
+from keras_cifar.lock import locked
+from keras_cifar.precision import cpu_name, pick_precision
+from keras_cifar.train import checkpoint
+from keras_cifar.train.fit import Outcome, fit
+
+
+def train(
+    config: TrainConfig,
+    run_dir: RunDir,
+    *,
+    data_dir: Path | None = None,
+    existing: Literal["refuse", "replace"] = "refuse",
+    tensorboard: Path | None = None,
+) -> Outcome:
+    """Trains a model from the start and writes it, its settings and its history to `run_dir`.
+
+    Args:
+        config: what to train; "auto" is settled here, and config.json says as what.
+        run_dir: made where it is missing.
+        data_dir: where TFDS keeps its data; None for TFDS_DATA_DIR or TFDS's default.
+        existing: what to do with a run that `run_dir` holds already.
+        tensorboard: where to log for TensorBoard; None for nowhere.
+
+    Raises:
+        OSError: data that cannot be had, a folder that holds a run or is in use, a full disk.
+        FloatingPointError: the loss is not finite any more.
+    """
+    config = _settle(config)
+    if existing == "refuse":
+        _refuse_existing(run_dir)
+    examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
+    run_dir.path.mkdir(parents=True, exist_ok=True)
+    with _owned(run_dir):
+        if existing == "refuse":
+            _refuse_existing(run_dir)
+        _clear(run_dir)
+        _write_config(config, run_dir)
+        return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
+
+
+def _settle(config: TrainConfig) -> TrainConfig:
+    """Replaces "auto" by what it means on this machine and says what that is."""
+    if config.precision == "auto":
+        precision, reason = pick_precision()
+        click.echo(f"precision: {precision} ({reason})", err=True)
+        config = dataclasses.replace(config, precision=precision)
+    if config.strategy == "auto":
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        config = dataclasses.replace(config, strategy="mirrored" if gpus > 1 else "single")
+    return config
+
+
+def _refuse_existing(run_dir: RunDir) -> None:
+    present = [path.name for path in run_dir.files() if path.exists()]
+    if present:
+        raise FileExistsError(
+            f"{run_dir.path}: holds a run already ({', '.join(present)}). Go on with it by "
+            "--resume, replace it by --overwrite, or name another --run-dir."
+        )
+
+
+@contextmanager
+def _owned(run_dir: RunDir) -> Iterator[None]:
+    """Keeps other processes out of the run's folder."""
+
+    def refuse() -> None:
+        raise BlockingIOError(
+            f"{run_dir.path}: another process is training here. Wait for it or name another "
+            "--run-dir."
+        )
+
+    with locked(run_dir.path / ".lock", when_busy=refuse):
+        yield
+
+
+def _clear(run_dir: RunDir) -> None:
+    remove_unfinished(run_dir.path)
+    for path in run_dir.files():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write_config(config: TrainConfig, run_dir: RunDir) -> None:
+    document = {
+        "settings": settings_dict(config),
+        "versions": _versions(),
+        "device": _device(),
+    }
+    run_dir.checkpoint.mkdir()
+    with replacing(run_dir.config) as path:
+        path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("tensorflow", "keras", "numpy", "keras-cifar")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus]
+    return ", ".join(names) or cpu_name()
+
+
+def resume(
+    run_dir: RunDir, *, data_dir: Path | None = None, tensorboard: Path | None = None
+) -> Outcome:
+    """Goes on with a run that was interrupted, to the end that it would have had, bit by bit.
+
+    Args:
+        run_dir: holds the run.
+        data_dir: as `train`'s.
+        tensorboard: as `train`'s.
+
+    Raises:
+        OSError: no run here, one that has ended, one of another version, or one in use; or as
+            `train`.
+        FloatingPointError: the loss is not finite any more.
+    """
+    config = run_dir.read_settings()
+    with _owned(run_dir):
+        _refuse_finished(run_dir)
+        _refuse_other_versions(run_dir)
+        _warn_of_another_device(run_dir)
+        remove_unfinished(run_dir.path)
+        remove_unfinished(run_dir.checkpoint)
+        start = checkpoint.load_newest(run_dir.checkpoint)
+        examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
+        return fit(config, run_dir, examples=examples, start=start, tensorboard=tensorboard)
+
+
+def _refuse_finished(run_dir: RunDir) -> None:
+    if not run_dir.checkpoint.is_dir():
+        raise FileExistsError(
+            f"{run_dir.path}: this run has ended; there is nothing to resume. "
+            "To train anew, name another --run-dir."
+        )
+
+
+def _refuse_other_versions(run_dir: RunDir) -> None:
+    then, now = run_dir.read_config()["versions"], _versions()
+    changed = [
+        f"{name} {then.get(name)} (now {value})"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+    if changed:
+        raise OSError(
+            f"{run_dir.path}: was started with {', '.join(changed)}; with other versions it would "
+            "not end the same. Install those, or train anew in another --run-dir."
+        )
+
+
+def _warn_of_another_device(run_dir: RunDir) -> None:
+    then, now = run_dir.read_config()["device"], _device()
+    if then != now:
+        click.echo(
+            f"{run_dir.path}: was started on {then}; on this machine ({now}) it will end nearly "
+            "the same, not to the bit.",
+            err=True,
+        )

@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_cifar.optimize import build_optimizer, warmup_then_cosine
+
+
+def test_the_rate_rises_for_a_tenth_of_the_run_and_falls_to_zero():
+    schedule = warmup_then_cosine(0.5, steps=1000)
+    rates = np.array([float(schedule(step)) for step in range(1001)])
+    assert rates.argmax() == 100
+    assert rates.max() == pytest.approx(0.5)
+    assert (np.diff(rates[:101]) > 0).all()
+    assert (np.diff(rates[100:]) < 0).all()
+    assert 0 < rates[0] < 0.01
+    assert rates[999] < 1e-5
+    assert rates[1000] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_run_of_a_few_steps_has_a_schedule_too(steps):
+    schedule = warmup_then_cosine(0.5, steps=steps)
+    assert float(schedule(0)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_weight_decay_shrinks_kernels_by_rate_times_decay_and_nothing_else(name):
+    variables = [
+        keras.Variable(np.ones(3, dtype="float32"), name=name)
+        for name in ("kernel", "bias", "gamma", "beta")
+    ]
+    optimizer = build_optimizer(name, learning_rate=0.1, weight_decay=0.5, steps=1)
+    optimizer.apply([np.zeros(3, dtype="float32")] * 4, variables)
+    kernel, *others = (variable.numpy() for variable in variables)
+    np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5, rtol=1e-6)
+    for value in others:
+        np.testing.assert_array_equal(value, 1)
