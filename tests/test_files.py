@@ -25,9 +25,9 @@ def test_a_file_is_replaced_when_the_block_ends_well(tmp_path):
 def test_the_old_file_stays_when_the_block_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+    with pytest.raises(FileNotFoundError), replacing(path) as temporary:
         temporary.write_text("half")
-        raise KeyboardInterrupt
+        (tmp_path / "missing").read_text()
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 

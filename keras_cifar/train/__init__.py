@@ -1,5 +1,6 @@
 """Settings and a run folder -> a trained model, its history, and exact resume."""
 
-from keras_cifar.train.run import Outcome, resume, train
+from keras_cifar.train.fit import Outcome
+from keras_cifar.train.run import resume, train
 
 __all__ = ["Outcome", "resume", "train"]

@@ -77,15 +77,19 @@ def load_newest(folder: Path) -> Checkpoint | None:
         None where there is none: the run starts with its first epoch, to the same end.
     """
     for path in _newest_first(folder):
-        content = path.read_bytes()
-        digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(archive).digest() == digest:
-            return _parse(archive)
-        click.echo(f"{path}: torn or altered; going back to the one before it.", err=True)
+        try:
+            return read(path)
+        except ValueError as error:
+            click.echo(f"{error} Going back to the one before it.", err=True)
     return None
 
 
-def _parse(archive: bytes) -> Checkpoint:
+def read(path: Path) -> Checkpoint:
+    """Reads one checkpoint; raises ValueError if it is torn or was altered."""
+    content = path.read_bytes()
+    digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(archive).digest() != digest:
+        raise ValueError(f"{path}: torn or altered.")
     with np.load(io.BytesIO(archive)) as arrays:
         progress = Progress(**json.loads(str(arrays["progress"])))
         return Checkpoint(progress, [arrays[f"variable_{n}"] for n in range(len(arrays) - 1)])

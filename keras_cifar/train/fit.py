@@ -67,7 +67,7 @@ def fit(
     keras.config.set_dtype_policy("float32")
     chosen = build_model(seed=config.seed)
     with _strategy(config.strategy).scope():
-        model = _compiled_model(config, steps=config.epochs * steps_per_epoch)
+        model = compile_model(config, steps=config.epochs * steps_per_epoch)
     if start:
         checkpoint.restore(start, model=model)
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
@@ -108,7 +108,8 @@ def _strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _compiled_model(config: TrainConfig, *, steps: int) -> keras.Model:
+def compile_model(config: TrainConfig, *, steps: int) -> keras.Model:
+    """Builds and compiles the network of `config`, for a run of so many steps."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if on_gpu:
         # Without it, sums on a GPU come out differently each time and resume is not exact.

@@ -1,0 +1,128 @@
+"""Training learns, and writes what it says it writes."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_cifar.config import RECIPES, RunDir, TrainConfig, settings_dict
+from keras_cifar.data.pipeline import train_batches
+from keras_cifar.history import COLUMNS, read_history
+from keras_cifar.model.load import load_model
+from keras_cifar.train import resume, train
+from keras_cifar.train.fit import compile_model
+
+# 200 images and a step an epoch: the machinery, not the accuracy.
+TINY = TrainConfig(dataset="sample", validation_fraction=0.9, epochs=3, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    run_dir = RunDir(tmp_path_factory.mktemp("tiny") / "run")
+    return run_dir, train(TINY, run_dir)
+
+
+def test_a_run_leaves_its_settings_history_and_model(tiny_run):
+    run_dir, _ = tiny_run
+    names = {path.name for path in run_dir.path.iterdir()}
+    assert names == {"config.json", "history.csv", "model.keras", ".lock"}
+    document = run_dir.read_config()
+    assert document["settings"] == {**settings_dict(TINY), "strategy": "single"}
+    assert set(document["versions"]) == {"python", "tensorflow", "keras", "numpy", "keras-cifar"}
+    assert document["device"]
+
+
+def test_history_has_a_row_an_epoch_and_its_columns(tiny_run):
+    run_dir, _ = tiny_run
+    header, *rows = run_dir.history.read_text().splitlines()
+    assert tuple(header.split(",")) == COLUMNS
+    assert [row.split(",")[0] for row in rows] == ["1", "2", "3"]
+    assert all(math.isfinite(float(cell)) for row in rows for cell in row.split(","))
+
+
+def test_the_first_loss_is_near_that_of_guessing(tiny_run):
+    run_dir, _ = tiny_run
+    assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.15)
+
+
+def test_the_chosen_model_is_that_of_the_best_validation_accuracy(tiny_run, sample):
+    run_dir, outcome = tiny_run
+    history = read_history(run_dir.history)
+    assert history.val_accuracy[outcome.epoch - 1] == max(history.val_accuracy)
+    assert outcome.val_accuracy == pytest.approx(max(history.val_accuracy), abs=1e-6)
+    from keras_cifar.data.split import split_stratified
+
+    _, validation = split_stratified(sample, validation_fraction=0.9, seed=0)
+    logits = load_model(run_dir.model).predict(validation.images, batch_size=500, verbose=0)
+    accuracy = (logits.argmax(axis=1) == validation.labels).mean()
+    assert accuracy == pytest.approx(outcome.val_accuracy, abs=1e-6)
+
+
+def test_the_chosen_model_loads_with_nothing_but_keras_and_the_package(tiny_run):
+    run_dir, _ = tiny_run
+    model = keras.models.load_model(run_dir.model)
+    assert model.optimizer is None
+    assert model.count_params() == 5_852_170 + 2 * (32 + 128 + 256)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_without_validation_the_last_model_is_kept(tmp_path):
+    config = dataclasses.replace(TINY, validation_fraction=0.0, epochs=1, batch_size=2000)
+    run_dir = RunDir(tmp_path / "run")
+    outcome = train(config, run_dir)
+    assert (outcome.epoch, outcome.val_accuracy) == (1, None)
+    assert run_dir.model.is_file()
+    assert run_dir.history.read_text().splitlines()[1].split(",")[3:5] == ["", ""]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_32_images_can_be_learned_by_heart(optimizer, sample):
+    steps = 80
+    config = dataclasses.replace(RECIPES["article"][optimizer], precision="float32")
+    model = compile_model(config, steps=steps)
+    few = sample.take(np.arange(32))
+    batches = train_batches(few, batch_size=32, seed=0, epochs=range(steps))
+    model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
+    assert (model.predict(few.images, verbose=0).argmax(axis=1) == few.labels).mean() > 0.9
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_word(tmp_path, sample):
+    config = dataclasses.replace(TINY, learning_rate=1e30, strategy="single")
+    run_dir = RunDir(tmp_path / "run")
+    with pytest.raises(FloatingPointError, match="lower --learning-rate; it was 1e"):
+        train(config, run_dir)
+    assert not run_dir.model.exists() or run_dir.checkpoint.exists()
+
+
+def test_tensorboard_gets_the_curves(tmp_path):
+    config = dataclasses.replace(TINY, epochs=1)
+    run_dir = RunDir(tmp_path / "run")
+    train(config, run_dir, tensorboard=run_dir.tensorboard)
+    assert list(run_dir.tensorboard.rglob("events.out.tfevents.*"))
+
+
+def test_a_run_that_is_there_is_not_overwritten_unless_told_to(tmp_path):
+    run_dir = RunDir(tmp_path)
+    run_dir.model.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds a run already \(model.keras\)"):
+        train(TINY, run_dir)
+    assert run_dir.model.read_text() == "mine"
+    train(dataclasses.replace(TINY, epochs=1), run_dir, existing="replace")
+    assert load_model(run_dir.model)
+
+
+def test_a_finished_run_is_not_resumed(tiny_run):
+    run_dir, _ = tiny_run
+    with pytest.raises(FileExistsError, match="has ended"):
+        resume(run_dir)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_and_keeps_float32(precision, tmp_path):
+    config = dataclasses.replace(TINY, precision=precision, epochs=1)
+    run_dir = RunDir(tmp_path / "run")
+    train(config, run_dir)
+    assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.15)
+    assert {layer.dtype_policy.name for layer in load_model(run_dir.model).layers} == {"float32"}
