@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +83,10 @@ def data(
 ) -> None:
     """Prepare CIFAR-10 where it is missing, verify it, and print how it is split."""
     config = _config({**_given(options), "batch_size": 1})
+    if archive and mirror:
+        raise click.UsageError("--archive and --mirror each say where from: give one of them.")
+    if grid:
+        _check_picture(grid, option="--grid")
     _start_tensorflow()
     from keras_cifar.data.prepare import prepare
     from keras_cifar.data.read import read_split
@@ -88,7 +94,8 @@ def data(
     from keras_cifar.data.table import format_table, split_table
 
     facts = DATASETS[config.dataset]
-    folder = prepare(facts, data_dir=data_dir, mirror=mirror, archive=archive)
+    with _wrong_usage(mirror="--mirror"):
+        folder = prepare(facts, data_dir=data_dir, mirror=mirror, archive=archive)
     examples = read_split(folder, split="train", dataset=facts)
     training, validation = split_stratified(
         examples, validation_fraction=config.validation_fraction, seed=config.seed
@@ -110,10 +117,37 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
     """Returns the given settings over those of their recipe; what is wrong is wrong usage."""
     recipe = RECIPES[settings.get("recipe", TrainConfig.recipe)]
     defaults = recipe[settings.get("optimizer", TrainConfig.optimizer)]
-    try:
+    with _wrong_usage(**{name: _option(name) for name in settings_dict(defaults)}):
         return TrainConfig(**{**settings_dict(defaults), **settings})
+
+
+@contextmanager
+def _wrong_usage(**options: str) -> Iterator[None]:
+    """Turns the ValueError of a value that the user gave into wrong usage.
+
+    Args:
+        options: by the name that the library has for a value, the user's name for it. An error
+            about anything else is a bug and keeps its traceback.
+    """
+    try:
+        yield
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        name, _, fault = str(error).partition(":")
+        if name not in options:
+            raise
+        raise click.UsageError(f"{options[name]}:{fault}") from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_picture(path: Path, *, option: str) -> None:
+    """Finds out before the work, not after it, whether a picture can be written to `path`."""
+    from keras_cifar.plot import check_path
+
+    with _wrong_usage(path=option):
+        check_path(path)
 
 
 def _default(name: str) -> str:
@@ -183,7 +217,7 @@ def train(
     from keras_cifar.plot import draw_history
 
     log_dir = run.tensorboard if tensorboard else None
-    try:
+    with _saying_how_to_resume(run):
         if resume:
             outcome = stage.resume(run, data_dir=data_dir, tensorboard=log_dir)
         else:
@@ -191,12 +225,6 @@ def train(
             outcome = stage.train(
                 config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
             )
-    except (KeyboardInterrupt, OSError) as error:
-        # An error number tells a failure of the system, a full disk say, from a refusal.
-        if run.checkpoint.is_dir() and getattr(error, "errno", 0) is not None:
-            again = f"keras-cifar train --resume --run-dir {shlex.quote(str(run.path))}"
-            click.echo(f"\nInterrupted. Go on with: {again}", err=True)
-        raise
     draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
@@ -209,8 +237,20 @@ def _new_run_dir(config: TrainConfig) -> Path:
 def _summary(config: TrainConfig) -> str:
     return (
         f"{config.recipe} recipe with {config.optimizer} on {config.training_examples:,} images "
-        f"of {config.dataset}, {config.epochs} epochs, seed {config.seed}"
+        f"of {config.dataset}, epochs {config.epochs}, seed {config.seed}"
     )
+
+
+@contextmanager
+def _saying_how_to_resume(run: RunDir) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        # An error number tells a failure of the system, a full disk say, from a refusal.
+        if run.checkpoint.is_dir() and getattr(error, "errno", 0) is not None:
+            again = f"keras-cifar train --resume --run-dir {shlex.quote(str(run.path))}"
+            click.echo(f"Interrupted. Go on with: {again}", err=True)
+        raise
 
 
 def _run_to_resume(run_dir: Path | None, settings: dict[str, Any]) -> RunDir:
@@ -220,8 +260,8 @@ def _run_to_resume(run_dir: Path | None, settings: dict[str, Any]) -> RunDir:
     for name, value in settings.items():
         if value not in (stored[name], "auto"):
             raise click.UsageError(
-                f"{run.path} was started with {name} {stored[name]}, not {value}. Resume it "
-                "without that option, or train anew in another --run-dir."
+                f"{run.path} was started with {_option(name)} {stored[name]}, not {value}. "
+                "Resume it without that option, or train anew in another --run-dir."
             )
     return run
 
@@ -244,18 +284,13 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure a run's model (default: the newest run's) and write its metrics.json."""
-    run_dir = _run_dir(run)
-    if split == "validation" and run_dir.read_settings().validation_fraction == 0:
-        raise click.UsageError(f"{run_dir.path} trained on all images; it has no validation split.")
+    run_dir = RunDir(run) if run else newest_run()
     _start_tensorflow()
     from keras_cifar import evaluate as stage
 
-    metrics = stage.evaluate(run_dir, split=split, data_dir=data_dir)
+    with _wrong_usage(split="--split"):
+        metrics = stage.evaluate(run_dir, split=split, data_dir=data_dir)
     click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
-
-
-def _run_dir(run: Path | None) -> RunDir:
-    return RunDir(run) if run else newest_run()
 
 
 @main.command()
@@ -271,10 +306,8 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     path = output or (run_dirs[0].plot if len(run_dirs) == 1 else Path("history.png"))
     from keras_cifar import plot as stage
 
-    try:
+    with _wrong_usage(path="--output", run_dirs="RUN"):
         click.echo(str(stage.draw_history(run_dirs, path=path)))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
 
 
 @main.command()
@@ -306,7 +339,7 @@ def predict(images: tuple[Path, ...], model: Path | None, top: int, as_json: boo
         for prediction in predictions:
             ranked = list(prediction.probabilities.items())[:top]
             shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
-            click.echo(f"{prediction.file}: {shares}")
+            click.echo(f"{click.format_filename(prediction.file)}: {shares}")
     for failure in failures:
         click.echo(f"Error: {failure.file}: {failure.reason}", err=True)
     if failures:

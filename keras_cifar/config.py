@@ -170,7 +170,7 @@ class RunDir:
             TrainConfig(**document["settings"])
         except (ValueError, TypeError, KeyError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
-        return dict(document)
+        return {"versions": {}, "device": "an unknown device", **document}
 
     def read_settings(self) -> TrainConfig:
         """Returns the settings of the run; raises OSError as `read_config` does."""

@@ -20,6 +20,7 @@ class History(NamedTuple):
         accuracy: on the training images as they were trained on, 0..1.
         val_loss: of the validation split; empty if there is none.
         val_accuracy: of the validation split, 0..1; empty if there is none.
+        seconds: from the end of the epoch before, or the start of training, to its own.
     """
 
     epoch: list[int]
@@ -27,6 +28,7 @@ class History(NamedTuple):
     accuracy: list[float]
     val_loss: list[float]
     val_accuracy: list[float]
+    seconds: list[float]
 
     @property
     def best_position(self) -> int | None:
@@ -71,7 +73,8 @@ def _parse(reader: "csv.DictReader[str]") -> History:
     if epochs != list(range(1, len(rows) + 1)):
         raise ValueError("epochs that do not count 1, 2, 3, ...")
     columns = {
-        name: [float(row[name]) for row in rows] for name in ("loss", "accuracy", *validated)
+        name: [float(row[name]) for row in rows]
+        for name in ("loss", "accuracy", "seconds", *validated)
     }
     return History(
         epoch=epochs,
@@ -79,6 +82,7 @@ def _parse(reader: "csv.DictReader[str]") -> History:
         accuracy=columns["accuracy"],
         val_loss=columns.get("val_loss", []),
         val_accuracy=columns.get("val_accuracy", []),
+        seconds=columns["seconds"],
     )
 
 
@@ -99,4 +103,4 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float | None]]) -> Non
 def _cell(value: float | None) -> str:
     if value is None:
         return ""
-    return str(value) if isinstance(value, int) else f"{value:.6f}"
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

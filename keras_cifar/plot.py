@@ -76,7 +76,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
         ValueError: no run, or another suffix.
         OSError: a history is missing or malformed, or the picture cannot be written.
     """
-    _check_path(path)
+    check_path(path)
     if not run_dirs:
         raise ValueError("run_dirs: got none, expected at least one run.")
     histories = dict(
@@ -87,7 +87,8 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
     return path
 
 
-def _check_path(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """Raises ValueError for another suffix than these, FileNotFoundError without its folder."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"path: got {path.name!r}, expected a name that ends in {', '.join(SUFFIXES)}."
@@ -207,7 +208,7 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
         ValueError: too few images of a class, or another suffix.
         OSError: the picture cannot be written.
     """
-    _check_path(path)
+    check_path(path)
     mosaic = _mosaic(examples, seed=seed)
     with mpl.rc_context(_STYLE):
         _save(_grid_figure(mosaic), path=path)

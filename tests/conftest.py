@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,16 +35,27 @@ def full_data_dir() -> Path:
     return folder
 
 
-def run_command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs keras-cifar in a process of its own."""
-    command = [sys.executable, "-m", "keras_cifar", *arguments]
+    command = [sys.executable, "-m", "keras_cifar", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run of two epochs on the sample, trained by the command."""
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_command`, for tests, which cannot import it."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The process that trained `trained_run`: what it printed, and how it ended."""
     path = tmp_path_factory.mktemp("runs") / "two-epochs"
-    result = run_command("train", "--dataset", "sample", "--epochs", "2", "--run-dir", str(path))
-    assert result.returncode == 0, result.stderr
-    return RunDir(path)
+    return run_command("train", "--dataset", "sample", "--epochs", 2, "--run-dir", path)
+
+
+@pytest.fixture(scope="session")
+def trained_run(training: subprocess.CompletedProcess[str]) -> RunDir:
+    """A run of two epochs on the sample, trained by the command."""
+    assert training.returncode == 0, training.stderr
+    return RunDir(Path(training.args[-1]))

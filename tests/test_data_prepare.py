@@ -117,15 +117,18 @@ def test_a_mirror_becomes_a_folder_that_tfds_reads_itself(
     assert "Downloading cifar10_sample from http://127.0.0.1" in err
 
 
-def test_what_is_prepared_is_used_without_a_word(parquet_dir, serve_folder, tmp_path, capfd):
+def test_what_is_prepared_is_used_and_nothing_else_read(parquet_dir, serve_folder, tmp_path, capfd):
     mirror = serve_folder(parquet_dir)
     folder = prepare(SAMPLE, data_dir=tmp_path, mirror=mirror, limits=LIMITS)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     capfd.readouterr()
-    assert prepare(SAMPLE, data_dir=tmp_path, mirror="http://127.0.0.1:9") == folder
-    assert prepare(SAMPLE, data_dir=tmp_path, archive=tmp_path / "absent") == folder
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert prepare(SAMPLE, data_dir=tmp_path) == folder
     assert capfd.readouterr() == ("", "")
+    for source in ({"mirror": "http://127.0.0.1:9"}, {"archive": tmp_path / "absent"}):
+        assert prepare(SAMPLE, data_dir=tmp_path, **source) == folder
+        (name,) = source.values()
+        assert f"is prepared already, so {name} is not read" in capfd.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
 def test_the_next_source_is_tried_when_one_lies(parquet_dir, serve_folder, tmp_path, capsys):

@@ -8,7 +8,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from keras_cifar.config import RunDir, TrainConfig
@@ -54,24 +53,18 @@ def train_and_stop(run_dir, config, *, epoch):
     assert result.returncode == -9, result.stderr
 
 
-@pytest.fixture(scope="module", params=["sgd", "adam"])
-def config(request):
-    rate = {"sgd": 0.05, "adam": 1e-3}[request.param]
-    return dataclasses.replace(TINY, optimizer=request.param, learning_rate=rate)
-
-
 @pytest.fixture(scope="module")
-def unbroken(config, tmp_path_factory):
+def unbroken(tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("unbroken") / "run")
-    train(config, run_dir)
+    train(TINY, run_dir)
     return run_dir
 
 
 @pytest.fixture(scope="module")
-def stopped(config, tmp_path_factory):
+def stopped(tmp_path_factory):
     """A run killed after its third epoch; the tests work on copies."""
     run_dir = RunDir(tmp_path_factory.mktemp("stopped") / "run")
-    train_and_stop(run_dir, config, epoch=3)
+    train_and_stop(run_dir, TINY, epoch=3)
     return run_dir
 
 
@@ -80,9 +73,9 @@ def run_dir(stopped, tmp_path):
     return RunDir(shutil.copytree(stopped.path, tmp_path / "run"))
 
 
-def test_two_runs_are_the_same_to_the_bit(config, unbroken, tmp_path):
+def test_two_runs_are_the_same_to_the_bit(unbroken, tmp_path):
     again = RunDir(tmp_path / "again")
-    train(config, again)
+    train(TINY, again)
     assert_same_end(again, unbroken)
 
 
@@ -140,14 +133,25 @@ def test_two_checkpoints_are_kept(stopped):
     assert names == ["epoch-00002.ckpt", "epoch-00003.ckpt"]
 
 
-def test_a_checkpoint_holds_the_dropout_generators_and_the_optimizer(stopped, config):
+def test_a_checkpoint_holds_the_dropout_generators_and_the_optimizer(stopped):
     saved = checkpoint.read(stopped.checkpoint / "epoch-00003.ckpt")
-    # [seed, steps drawn]: 3 epochs of 4 steps.
-    generators = [array for array in saved.variables if array.dtype == np.uint32]
+    # [seed, steps drawn]: 3 epochs of 4 steps, in each of the 3 dropout layers.
+    generators = [array for array in saved.variables if array.shape == (2,)]
     assert [int(array[1]) for array in generators] == [12, 12, 12]
-    moments = {"sgd": 1, "adam": 2}[config.optimizer]
-    large = [array for array in saved.variables if array.shape == (4096, 1024)]
-    assert len(large) == 1 + moments
+    assert sum(array.shape == (4096, 1024) for array in saved.variables) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_killed_run_with_adam_ends_as_if_it_had_not_been(precision, tmp_path):
+    config = dataclasses.replace(
+        TINY, optimizer="adam", learning_rate=1e-3, epochs=3, precision=precision
+    )
+    unbroken, killed = RunDir(tmp_path / "unbroken"), RunDir(tmp_path / "killed")
+    train(config, unbroken)
+    train_and_stop(killed, config, epoch=2)
+    resume(killed)
+    assert_same_end(killed, unbroken)
 
 
 @pytest.mark.slow

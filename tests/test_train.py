@@ -2,20 +2,27 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
+from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.config import RECIPES, RunDir, TrainConfig, settings_dict
 from keras_cifar.data.pipeline import train_batches
+from keras_cifar.data.prepare import load
+from keras_cifar.data.split import split_stratified
 from keras_cifar.history import COLUMNS, read_history
 from keras_cifar.model.load import load_model
 from keras_cifar.train import resume, train
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.fit import compile_model, fit
 
-# 200 images and a step an epoch: the machinery, not the accuracy.
-TINY = TrainConfig(dataset="sample", validation_fraction=0.9, epochs=3, precision="float32")
+# 200 images, four steps an epoch: the machinery, not the accuracy.
+TINY = TrainConfig(
+    dataset="sample", validation_fraction=0.9, epochs=3, batch_size=50, precision="float32"
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,7 @@ def test_history_has_a_row_an_epoch_and_its_columns(tiny_run):
 
 def test_the_first_loss_is_near_that_of_guessing(tiny_run):
     run_dir, _ = tiny_run
-    assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.15)
+    assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.3)
 
 
 def test_the_chosen_model_is_that_of_the_best_validation_accuracy(tiny_run, sample):
@@ -52,18 +59,16 @@ def test_the_chosen_model_is_that_of_the_best_validation_accuracy(tiny_run, samp
     history = read_history(run_dir.history)
     assert history.val_accuracy[outcome.epoch - 1] == max(history.val_accuracy)
     assert outcome.val_accuracy == pytest.approx(max(history.val_accuracy), abs=1e-6)
-    from keras_cifar.data.split import split_stratified
-
     _, validation = split_stratified(sample, validation_fraction=0.9, seed=0)
     logits = load_model(run_dir.model).predict(validation.images, batch_size=500, verbose=0)
     accuracy = (logits.argmax(axis=1) == validation.labels).mean()
     assert accuracy == pytest.approx(outcome.val_accuracy, abs=1e-6)
 
 
-def test_the_chosen_model_loads_with_nothing_but_keras_and_the_package(tiny_run):
+def test_the_chosen_model_is_a_float32_model_for_inference(tiny_run):
     run_dir, _ = tiny_run
     model = keras.models.load_model(run_dir.model)
-    assert model.optimizer is None
+    assert not model.compiled
     assert model.count_params() == 5_852_170 + 2 * (32 + 128 + 256)
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
@@ -126,3 +131,40 @@ def test_half_precision_trains_and_keeps_float32(precision, tmp_path):
     train(config, run_dir)
     assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.15)
     assert {layer.dtype_policy.name for layer in load_model(run_dir.model).layers} == {"float32"}
+
+
+@pytest.mark.slow
+def test_a_part_of_the_real_data_is_learned(full_data_dir, tmp_path):
+    """5,000 of the 50,000 images, 5 epochs: well above the 10 % of guessing."""
+    examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(5000))
+    config = dataclasses.replace(RECIPES["article"]["sgd"], epochs=5, precision="bfloat16")
+    run_dir = RunDir(tmp_path)
+    run_dir.checkpoint.mkdir()
+    outcome = fit(config, run_dir, examples=examples, start=None, tensorboard=None)
+    assert outcome.val_accuracy > 0.4
+
+
+@pytest.mark.slow
+def test_two_mirrored_devices_train_as_one_does(tmp_path):
+    """In a process of its own: devices are divided before TensorFlow starts."""
+    code = f"""
+import pathlib, tensorflow as tf
+cpu, = tf.config.list_physical_devices("CPU")
+halves = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, halves)
+from keras_cifar.config import RunDir, TrainConfig
+from keras_cifar.train import train
+for strategy in ("single", "mirrored"):
+    config = TrainConfig(dataset="sample", epochs=3, precision="float32", strategy=strategy)
+    train(config, RunDir(pathlib.Path({str(tmp_path)!r}) / strategy))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    single, mirrored = (
+        read_history(RunDir(tmp_path / name).history) for name in ("single", "mirrored")
+    )
+    # The halves are normalised apart and draw other dropout masks: near, not the same.
+    np.testing.assert_allclose(mirrored.loss, single.loss, rtol=0.1)
+    assert mirrored.loss[-1] < mirrored.loss[0]

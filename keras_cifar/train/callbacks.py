@@ -1,8 +1,10 @@
 """What happens while `fit` runs: the run's files, the progress display, the halt at a bad loss."""
 
 import math
+import shutil
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -15,6 +17,9 @@ from keras_cifar.train import checkpoint
 from keras_cifar.train.checkpoint import Progress
 
 Logs = dict[str, Any]
+_ERASED_LINE = "\r\x1b[K"  # to the left, and erase to the end
+_BAR_WIDTH = 24
+_SECONDS_BETWEEN_BARS = 0.1
 
 
 class StopAtNonFiniteLoss(keras.callbacks.Callback):
@@ -60,18 +65,20 @@ class RunFiles(keras.callbacks.Callback):
         self.progress = progress
         self.started = 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Starts the clock of the epoch."""
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Starts the clock."""
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the epoch to the run's files."""
+        # From end to end, so that the epochs add up to the whole, the writing of files included.
+        seconds, self.started = time.perf_counter() - self.started, time.perf_counter()
         row: dict[str, float | None] = {
             **dict.fromkeys(COLUMNS),
             **(logs or {}),
             "epoch": epoch + 1,
             "learning_rate": float(self.model.optimizer.learning_rate),
-            "seconds": time.perf_counter() - self.started,
+            "seconds": seconds,
         }
         self.progress.epoch = epoch + 1
         self.progress.history.append({name: row[name] for name in COLUMNS})
@@ -102,42 +109,51 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.epoch_seconds: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Starts the epoch's clock and, on a terminal, its bar."""
-        self.epoch, self.step, self.started = epoch, 0, time.perf_counter()
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            self.bar = click.progressbar(
-                length=self.steps_per_epoch,
-                label=f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}",
-                item_show_func=str,
-                show_eta=False,
-                file=sys.stderr,
-                width=24,
-            )
+        """Starts the epoch's clock."""
+        self.epoch, self.started, self.drawn = epoch, time.perf_counter(), 0.0
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Moves the bar."""
-        if self.bar is not None:
-            self.bar.update(batch + 1 - self.step, self._status(batch + 1, logs or {}))
-        self.step = batch + 1
+        now = time.perf_counter()
+        if sys.stderr.isatty() and now - self.drawn > _SECONDS_BETWEEN_BARS:
+            self.drawn = now
+            self.clear_bar()
+            click.echo(self._bar(batch + 1, logs or {}), nl=False, err=True)
+
+    def clear_bar(self) -> None:
+        """Leaves the cursor on an empty line: what comes next must not stand behind the bar."""
+        if sys.stderr.isatty():
+            click.echo(_ERASED_LINE, nl=False, err=True)
+
+    def _bar(self, step: int, logs: Logs) -> str:
+        """Returns a line shorter than the terminal's: a longer one would wrap and stay."""
+        columns = shutil.get_terminal_size().columns - 1
+        status = self._status(step, logs)
+        width = min(_BAR_WIDTH, columns - len(self._label() + status) - len("  []  "))
+        done = round(max(0, width) * step / self.steps_per_epoch)
+        bar = f"[{'#' * done}{'-' * (width - done)}]  " if width > 0 else ""
+        return f"{self._label()}  {bar}{status}"[:columns]
+
+    def _label(self) -> str:
+        return f"epoch {self.epoch + 1:>{len(str(self.epochs))}}/{self.epochs}"
 
     def _status(self, step: int, logs: Logs) -> str:
         seconds = time.perf_counter() - self.started
         return (
-            f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}  "
+            f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  "
             f"{step * self.batch_size / seconds:,.0f} images/s  "
-            f"{self._remaining(step, seconds)} left"
+            f"{timedelta(seconds=round(self._remaining(step, seconds)))} left"
         )
 
-    def _remaining(self, step: int, seconds: float) -> str:
-        """Time to the end of the run, at the pace of the epochs so far or of this one."""
+    def _remaining(self, step: int, seconds: float) -> float:
+        """Seconds to the end of the run, at the pace of the epochs so far or of this one."""
         rest_of_epoch = seconds / step * (self.steps_per_epoch - step)
         per_epoch = (
             sum(self.epoch_seconds) / len(self.epoch_seconds)
             if self.epoch_seconds
             else seconds / step * self.steps_per_epoch
         )
-        return format_seconds(rest_of_epoch + per_epoch * (self.epochs - self.epoch - 1))
+        return rest_of_epoch + per_epoch * (self.epochs - self.epoch - 1)
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Takes the rate before validation, which trains no images."""
@@ -147,14 +163,13 @@ class ProgressDisplay(keras.callbacks.Callback):
         """Prints the epoch's line in place of the bar."""
         seconds = time.perf_counter() - self.started
         self.epoch_seconds.append(seconds)
-        if self.bar is not None:
-            click.echo("\r\x1b[K", nl=False, err=True)
+        self.clear_bar()
         values = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         rate = self.images_per_epoch / getattr(self, "training_seconds", seconds)
-        left = self._remaining(self.steps_per_epoch, seconds)
+        left = format_seconds(self._remaining(self.steps_per_epoch, seconds))
         click.echo(
-            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {values}  "
-            f"{rate:,.0f} images/s  {format_seconds(seconds)}, {left} left",
+            f"{self._label()}  {values}  {rate:,.0f} images/s  "
+            f"{format_seconds(seconds)}, {left} left",
             err=True,
         )
 

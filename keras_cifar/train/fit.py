@@ -71,32 +71,36 @@ def fit(
     if start:
         checkpoint.restore(start, model=model)
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
+    display = ProgressDisplay(
+        epochs=config.epochs, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
+    )
     callbacks = [
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
         RunFiles(run_dir, chosen=chosen, progress=progress),
-        ProgressDisplay(
-            epochs=config.epochs, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
-        ),
+        display,
     ]
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
-    model.fit(
-        train_batches(
-            training,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            epochs=range(progress.epoch, config.epochs),
-        ),
-        epochs=config.epochs,
-        initial_epoch=progress.epoch,
-        steps_per_epoch=steps_per_epoch,
-        validation_data=eval_batches(validation, batch_size=EVAL_BATCH_SIZE)
-        if len(validation.labels)
-        else None,
-        callbacks=callbacks,
-        shuffle=False,  # train_batches shuffles; Keras's default only warns
-        verbose=0,
-    )
+    try:
+        model.fit(
+            train_batches(
+                training,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                epochs=range(progress.epoch, config.epochs),
+            ),
+            epochs=config.epochs,
+            initial_epoch=progress.epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=eval_batches(validation, batch_size=EVAL_BATCH_SIZE)
+            if len(validation.labels)
+            else None,
+            callbacks=callbacks,
+            shuffle=False,  # train_batches shuffles; Keras's default only warns
+            verbose=0,
+        )
+    finally:
+        display.clear_bar()
     checkpoint.remove(run_dir.checkpoint)
     return Outcome(progress.best_epoch, progress.best_accuracy if len(validation.labels) else None)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def train(
         FloatingPointError: the loss is not finite any more.
     """
     config = _settle(config)
+    _require_place(run_dir)
     if existing == "refuse":
         _refuse_existing(run_dir)
     examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
@@ -67,6 +69,16 @@ def _settle(config: TrainConfig) -> TrainConfig:
         gpus = len(tf.config.list_physical_devices("GPU"))
         config = dataclasses.replace(config, strategy="mirrored" if gpus > 1 else "single")
     return config
+
+
+def _require_place(run_dir: RunDir) -> None:
+    """Refuses a folder that cannot be made or written to, before the data is fetched for it."""
+    path = run_dir.path.absolute()
+    present = next(place for place in (path, *path.parents) if place.exists())
+    if not present.is_dir():
+        raise NotADirectoryError(f"{present}: is not a folder. Name another --run-dir.")
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise PermissionError(f"{present}: is not writable. Name another --run-dir.")
 
 
 def _refuse_existing(run_dir: RunDir) -> None:

@@ -1,0 +1,305 @@
+"""What the commands cannot do is refused in one line that says what to do, and nothing is lost."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from keras_cifar.cli import main
+from keras_cifar.config import RunDir
+from keras_cifar.lock import locked
+
+# 200 images and one step an epoch.
+TINY = ("train", "--dataset", "sample", "--validation-fraction", "0.9")
+
+
+@pytest.fixture
+def refused():
+    """Runs a command in this process; returns its one line of error and its exit code."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        # Anything else is a bug, and would be a traceback.
+        assert isinstance(result.exception, SystemExit), result.exception
+        (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+        assert result.output.endswith(f"{line}\n")
+        return line.removeprefix("Error: "), result.exit_code
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def contents(folder):
+    """Every file below `folder` and what is in it."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--momentum", "1"], "No such option"),
+        (["train", "--optimizer", "sdg"], "'sdg' is not one of 'sgd', 'adam'"),
+        (["train", "--epochs", "many"], "'many' is not a valid integer"),
+        (["train", "a-folder"], "unexpected extra argument"),
+        (["train", "--epochs", "0"], "--epochs: got 0, expected 1 or more."),
+        (["train", "--seed", "-1"], "--seed: got -1, expected 0 to 2147483647."),
+        (
+            ["train", "--batch-size", "40001"],
+            "--batch-size: got 40001, expected 1 to 40000, the number of training images.",
+        ),
+        (["train", "--batch-size", "0"], "--batch-size: got 0, expected 1 to 40000"),
+        (
+            ["train", "--validation-fraction", "1"],
+            "--validation-fraction: got 1.0, expected 0 (train on all images) or more, and below",
+        ),
+        (["train", "--validation-fraction", "-0.1"], "--validation-fraction: got -0.1"),
+        (["train", "--validation-fraction", "nan"], "--validation-fraction: got nan"),
+        (["train", "--validation-fraction", "0.99999"], "leaves no image to train on"),
+        (["data", "--validation-fraction", "2"], "--validation-fraction: got 2.0"),
+        (["train", "--learning-rate", "-1"], "--learning-rate: got -1.0, expected a number above"),
+        (["train", "--learning-rate", "nan"], "--learning-rate: got nan"),
+        (["train", "--learning-rate", "inf"], "--learning-rate: got inf"),
+        (["train", "--weight-decay", "nan"], "--weight-decay: got nan, expected 0 or more."),
+        (["train", "--resume", "--overwrite"], "give one of them"),
+        (["data", "--archive", "a", "--mirror", "http://b"], "give one of them"),
+        (["data", "--dataset", "sample", "--mirror", "ftp://b"], "--mirror: got 'ftp://b'"),
+        (["data", "--dataset", "sample", "--grid", "a.txt"], "--grid: got 'a.txt', expected a"),
+        (["plot", "some-run", "--output", "a.gif"], "--output: got 'a.gif', expected a name that"),
+        (["predict"], "Missing argument"),
+        (["predict", "a.png", "--top", "11"], "1<=x<=10"),
+        (["evaluate", "--split", "tset"], "'tset' is not one of"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_named_as_the_user_wrote_it(refused, arguments, message):
+    line, code = refused(*arguments)
+    assert message in line
+    assert code == 2
+
+
+def test_two_runs_of_one_path_are_wrong_usage(refused, trained_run):
+    line, code = refused("plot", trained_run.path, trained_run.path, "--output", "a.png")
+    assert (code, line.startswith("RUN: got ")) == (2, True)
+
+
+def test_a_missing_folder_for_the_grid_is_found_before_the_work(refused, tmp_path):
+    line, code = refused("data", "--data-dir", tmp_path, "--grid", tmp_path / "a" / "b.png")
+    assert (line, code) == (
+        f"{tmp_path / 'a'}: no such folder. Make it, or name another file.",
+        1,
+    )
+
+
+# Run folders
+
+
+def test_a_run_folder_that_is_a_file_is_refused(refused, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "below"):
+        line, code = refused(*TINY, "--run-dir", path)
+        assert (line, code) == (f"{file}: is not a folder. Name another --run-dir.", 1)
+    assert file.read_text() == "mine"
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused(refused):
+    # Root may write everywhere else.
+    line, code = refused(*TINY, "--run-dir", "/proc/keras-cifar/run")
+    assert code == 1
+    assert line.startswith("/proc")
+
+
+def test_a_run_is_not_overwritten(refused, trained_run):
+    before = contents(trained_run.path)
+    line, code = refused(*TINY, "--run-dir", trained_run.path)
+    assert code == 1
+    assert line.startswith(f"{trained_run.path}: holds a run already (config.json, history.csv, ")
+    assert "--resume" in line
+    assert "--overwrite" in line
+    assert contents(trained_run.path) == before
+
+
+@pytest.fixture
+def unfinished(trained_run, tmp_path):
+    """What a run has before its first epoch has ended."""
+    run = RunDir(tmp_path / "unfinished")
+    run.checkpoint.mkdir(parents=True)
+    shutil.copy(trained_run.config, run.config)
+    return run
+
+
+def test_a_run_is_not_resumed_with_other_settings(refused, unfinished):
+    before = contents(unfinished.path)
+    for option, value in (("--batch-size", "64"), ("--learning-rate", "0.1"), ("--epochs", "9")):
+        line, code = refused("train", "--resume", "--run-dir", unfinished.path, option, value)
+        assert code == 2
+        assert f"was started with {option} " in line
+        assert f", not {value}. Resume it without that option" in line
+    assert contents(unfinished.path) == before
+
+
+def test_a_finished_run_is_not_resumed(refused, trained_run):
+    before = contents(trained_run.path)
+    line, code = refused("train", "--resume", "--run-dir", trained_run.path)
+    assert (code, "this run has ended; there is nothing to resume" in line) == (1, True)
+    assert contents(trained_run.path) == before
+
+
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [({"keras": "3.0.0"}, "was started with keras 3.0.0 (now 3."), ({}, "tensorflow None (now 2.")],
+    ids=["another", "unknown"],
+)
+def test_a_run_of_another_version_is_not_resumed(refused, unfinished, versions, message):
+    document = unfinished.read_config()
+    known = document.pop("versions")
+    if versions:
+        document["versions"] = {**known, **versions}
+    unfinished.config.write_text(json.dumps(document))
+    line, code = refused("train", "--resume", "--run-dir", unfinished.path)
+    assert (code, message in line) == (1, True), line
+
+
+def test_a_run_in_use_is_neither_resumed_nor_replaced(refused, unfinished):
+    with locked(unfinished.path / ".lock", when_busy=pytest.fail):
+        before = contents(unfinished.path)
+        for option in ("--resume", "--overwrite"):
+            dataset = ("--dataset", "sample")
+            line, code = refused("train", option, *dataset, "--run-dir", unfinished.path)
+            assert (code, "another process is training here" in line) == (1, True), line
+        assert contents(unfinished.path) == before
+
+
+def test_without_a_run_there_is_nothing_to_resume_measure_or_draw(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hint = "Train one: keras-cifar train"
+    for arguments in (["train", "--resume"], ["evaluate"], ["plot"], ["predict", "a.png"]):
+        assert refused(*arguments) == (f"runs: no run here. {hint}", 1)
+    (tmp_path / "empty").mkdir()
+    no_run = f"empty: no run here; expected config.json in it. {hint} --run-dir empty"
+    assert refused("train", "--resume", "--run-dir", "empty") == (no_run, 1)
+    assert refused("evaluate", "empty") == (no_run, 1)
+    line, code = refused("plot", "empty")
+    assert (code, line.startswith("empty/history.csv: no history here.")) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}']
+)
+def test_a_config_that_train_did_not_write_is_refused(refused, tmp_path, content):
+    run = RunDir(tmp_path)
+    run.config.write_text(content)
+    line, code = refused("train", "--resume", "--run-dir", tmp_path)
+    assert code == 1
+    assert line.startswith(f"{run.config}: not the config.json of a run (")
+
+
+# Models and splits
+
+
+def test_a_run_without_model_is_not_measured(refused, unfinished):
+    line, code = refused("evaluate", unfinished.path)
+    assert (code, f"{unfinished.path}: no trained model" in line) == (1, True)
+    assert not unfinished.metrics.exists()
+
+
+def test_a_model_file_that_is_none_is_named(refused, unfinished, tmp_path):
+    unfinished.model.write_text("no model")
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    for arguments in (
+        ["evaluate", unfinished.path],
+        ["predict", tmp_path / "a.png", "--model", unfinished.path],
+        ["predict", tmp_path / "a.png", "--model", unfinished.model],
+    ):
+        line, code = refused(*arguments)
+        assert (code, line.startswith(f"{unfinished.model}: not a Keras model")) == (1, True)
+    assert not unfinished.metrics.exists()
+
+
+def test_a_run_on_all_images_has_no_validation_split(refused, unfinished):
+    document = unfinished.read_config()
+    document["settings"]["validation_fraction"] = 0
+    unfinished.config.write_text(json.dumps(document))
+    line, code = refused("evaluate", unfinished.path, "--split", "validation")
+    assert code == 2
+    assert line.startswith("--split: got 'validation', expected test or train")
+
+
+# The world
+
+
+def test_a_learning_rate_that_diverges_ends_the_run_in_one_line(command, tmp_path):
+    run = RunDir(tmp_path / "run")
+    result = command(*TINY, "--epochs", 1, "--learning-rate", 1e30, "--run-dir", run.path)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"Error: Training diverged: the loss is (nan|inf) in epoch 1, .+\. "
+        r"Try a lower --learning-rate; it was 1e\+30\.",
+        result.stderr.splitlines()[-1],
+    )
+    assert "Traceback" not in result.stderr
+    assert not run.model.exists()
+
+
+@pytest.mark.slow
+def test_without_network_the_error_names_the_ways_out(command, tmp_path):
+    # A proxy that is not there: no way to anywhere, on every machine.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    run = tmp_path / "run"
+    options = ("--data-dir", tmp_path / "data", "--run-dir", run)
+    result = command("train", *options, env={**environment, **nowhere})
+    assert result.returncode == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: ")
+    for way_out in ("--data-dir", "--archive", "--dataset sample"):
+        assert way_out in error
+    assert "Traceback" not in result.stderr
+    assert not run.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 100 MB: room for the files of a run, not for a second checkpoint."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_costs_one_epoch_and_the_run_goes_on_when_there_is_room(
+    command, small_disk
+):
+    run = RunDir(small_disk / "run")
+    result = command(*TINY, "--epochs", 2, "--run-dir", run.path)
+    assert result.returncode == 1
+    again, error = result.stderr.splitlines()[-2:]
+    assert again == f"Interrupted. Go on with: keras-cifar train --resume --run-dir {run.path}"
+    assert error == f"Error: {run.checkpoint}/epoch-00002.ckpt: No space left on device."
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in run.checkpoint.iterdir()] == ["epoch-00001.ckpt"]
+    first_epoch = run.history.read_text().splitlines()[1]
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    result = command("train", "--resume", "--run-dir", run.path)
+    assert result.returncode == 0, result.stderr
+    assert f"{run.path}: going on after epoch 1\n" in result.stderr
+    assert len(run.history.read_text().splitlines()) == 3
+    assert run.history.read_text().splitlines()[1] == first_epoch
+    assert not run.checkpoint.exists()
+    assert run.model.is_file()
