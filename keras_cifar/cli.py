@@ -246,8 +246,9 @@ def _saying_how_to_resume(run: RunDir) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
+        can_resume = run.config.is_file() and run.checkpoint.is_dir()
         # An error number tells a failure of the system, a full disk say, from a refusal.
-        if run.checkpoint.is_dir() and getattr(error, "errno", 0) is not None:
+        if can_resume and getattr(error, "errno", 0) is not None:
             again = f"keras-cifar train --resume --run-dir {shlex.quote(str(run.path))}"
             click.echo(f"Interrupted. Go on with: {again}", err=True)
         raise
