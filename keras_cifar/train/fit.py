@@ -14,8 +14,9 @@ from keras_cifar.data.split import split_stratified
 from keras_cifar.model.article import build_model
 from keras_cifar.optimize import build_optimizer
 from keras_cifar.train import checkpoint
-from keras_cifar.train.callbacks import ProgressDisplay, RunFiles, StopAtNonFiniteLoss
+from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
+from keras_cifar.train.display import ProgressDisplay
 
 # Validation keeps no activations for gradients, so a larger batch fits and is faster.
 EVAL_BATCH_SIZE = 500

@@ -82,12 +82,16 @@ def _require_place(run_dir: RunDir) -> None:
 
 
 def _refuse_existing(run_dir: RunDir) -> None:
-    present = [path.name for path in run_dir.files() if path.exists()]
+    present = [path.name for path in run_dir.files() if path.is_file() or _has_entries(path)]
     if present:
         raise FileExistsError(
             f"{run_dir.path}: holds a run already ({', '.join(present)}). Go on with it by "
             "--resume, replace it by --overwrite, or name another --run-dir."
         )
+
+
+def _has_entries(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
 
 
 @contextmanager
@@ -119,6 +123,7 @@ def _write_config(config: TrainConfig, run_dir: RunDir) -> None:
         "versions": _versions(),
         "device": _device(),
     }
+    # Before config.json: from then on, a run without this folder is one that has ended.
     run_dir.checkpoint.mkdir()
     with replacing(run_dir.config) as path:
         path.write_text(json.dumps(document, indent=2) + "\n")
