@@ -17,7 +17,7 @@ from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.config import RUNS, newest_run
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.read import dataset_folder, is_prepared
-from keras_cifar.precision import cpu_flags, pick_precision
+from keras_cifar.precision import cpu_flags, cpu_model, pick_precision
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
 # A module of each extra, which is there only if the extra is.
@@ -104,7 +104,7 @@ def _cpu() -> Diagnosis:
     precision, reason = pick_precision()
     memory, available = _memory_gigabytes()
     facts = [
-        ("CPU", _cpu_model()),
+        ("CPU", cpu_model()),
         ("CPU cores", str(_usable_cores())),
         ("memory", f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"),
         *((feature, "yes" if feature in flags else "no") for feature in _CPU_FEATURES),
@@ -120,14 +120,6 @@ def _cpu() -> Diagnosis:
             )
         )
     return Diagnosis([Fact("devices", *fact) for fact in facts], problems)
-
-
-def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _usable_cores() -> int:

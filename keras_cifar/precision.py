@@ -1,6 +1,5 @@
 """Which number format a machine trains fastest in."""
 
-import os
 import platform
 from pathlib import Path
 
@@ -51,10 +50,9 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpuinfo("flags").split())
 
 
-def cpu_name() -> str:
-    """Returns the CPU's name and how many of its threads there are, "AMD EPYC, 2 threads"."""
-    name = _cpuinfo("model name") or platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} threads"
+def cpu_model() -> str:
+    """Returns the CPU's name."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo(key: str) -> str:

@@ -31,7 +31,7 @@ from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.pipeline import eval_batches, train_batches  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
-from keras_cifar.precision import cpu_name, pick_precision  # noqa: E402
+from keras_cifar.precision import cpu_model, pick_precision  # noqa: E402
 from keras_cifar.train.fit import compile_model, fit  # noqa: E402
 
 
@@ -82,7 +82,10 @@ def main(rounds: int, epochs: int) -> None:
         strategy="single",
         epochs=epochs + 1,
     )
-    print(f"{cpu_name()}, {platform.platform()}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{cpu_model()}, {os.cpu_count()} threads, {platform.platform()}, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
     print(f"TensorFlow {version('tensorflow')}, Keras {version('keras')}, {precision} ({reason})")
     examples = load(SAMPLE, split="train", data_dir=None)
     images = images_an_epoch(examples, config=config)

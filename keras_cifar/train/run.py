@@ -19,7 +19,7 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.config import RunDir, TrainConfig, settings_dict
 from keras_cifar.data.prepare import load
 from keras_cifar.lock import locked
-from keras_cifar.precision import cpu_name, pick_precision
+from keras_cifar.precision import cpu_model, pick_precision
 from keras_cifar.train import checkpoint
 from keras_cifar.train.fit import Outcome, fit
 
@@ -137,7 +137,7 @@ def _versions() -> dict[str, str]:
 def _device() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus]
-    return ", ".join(names) or cpu_name()
+    return ", ".join(names) or f"{cpu_model()}, {os.cpu_count()} threads"
 
 
 def resume(
