@@ -21,7 +21,11 @@ import numpy as np
 
 from keras_cifar.config import RunDir
 from keras_cifar.history import COLUMNS
-from keras_cifar.train.checkpoint import Checkpoint, read
+from keras_cifar.startup import start_tensorflow
+
+start_tensorflow()
+
+from keras_cifar.train.checkpoint import Checkpoint, read  # noqa: E402
 
 POLL_SECONDS = 0.005
 
