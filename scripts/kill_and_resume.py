@@ -62,6 +62,11 @@ def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, *, seconds: float
     return False
 
 
+def has_ended(run_dir: RunDir) -> bool:
+    """Tells whether training is over; a late kill may have hit what comes after it."""
+    return run_dir.config.exists() and not run_dir.checkpoint.exists()
+
+
 def checkpoints(run_dir: RunDir) -> dict[str, Checkpoint]:
     """Returns the checkpoints that `watch` kept, by name."""
     kept = run_dir.path.parent / f"{run_dir.path.name}-checkpoints"
@@ -120,7 +125,7 @@ def main(kills: int, epochs: int, optimizer: str, seed: int, work_dir: Path | No
             broken = RunDir(Path(folder) / f"broken-{rounds}")
             lives = 1
             # A life is half a run long on average, of which the start takes a part.
-            while watch(start(broken, settings), broken, seconds=moments.uniform(0, whole * 0.7)):
+            while watch(start(broken, settings), broken, seconds=moments.uniform(0, whole * 0.45)):
                 lives += 1
             killed += lives - 1
             found = differences(unbroken, broken)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cifar.optimize import build_optimizer, warmup_then_cosine
+from keras_cifar.optimize import SGD_MOMENTUM, build_optimizer, warmup_then_cosine
 
 
 def test_the_rate_rises_for_a_tenth_of_the_run_and_falls_to_zero():
@@ -21,6 +21,11 @@ def test_the_rate_rises_for_a_tenth_of_the_run_and_falls_to_zero():
 def test_a_run_of_a_few_steps_has_a_schedule_too(steps):
     schedule = warmup_then_cosine(0.5, steps=steps)
     assert float(schedule(0)) == pytest.approx(0.5)
+
+
+def test_sgd_is_nesterovs_with_the_momentum_that_the_network_test_compares():
+    optimizer = build_optimizer("sgd", learning_rate=0.1, weight_decay=0.0, steps=1)
+    assert (optimizer.momentum, optimizer.nesterov) == (SGD_MOMENTUM, True)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
