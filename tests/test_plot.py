@@ -76,7 +76,14 @@ def test_each_run_has_a_colour_of_its_own(count):
 def _three_epochs():
     from keras_cifar.history import History
 
-    return History([1, 2, 3], [1.9, 1.4, 1.1], [0.3, 0.5, 0.6], [1.6, 1.2, 1.3], [0.4, 0.6, 0.5])
+    return History(
+        epoch=[1, 2, 3],
+        loss=[1.9, 1.4, 1.1],
+        accuracy=[0.3, 0.5, 0.6],
+        val_loss=[1.6, 1.2, 1.3],
+        val_accuracy=[0.4, 0.6, 0.5],
+        seconds=[9.0, 8.0, 8.5],
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "PNG"])
