@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from keras_cifar.cifar10 import CIFAR10, SAMPLE
 from keras_cifar.config import RunDir
 from keras_cifar.startup import start_tensorflow
 
 start_tensorflow()
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402

@@ -56,7 +56,7 @@ def test_batches_are_uint8_images_and_int64_labels_of_a_fixed_size(sample):
     assert labels == tf.TensorSpec((64,), tf.int64)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1)))
 def test_augment_depends_only_on_its_seed(sample, seed):
     once, again = (augment(sample.images[:8], seed=seed) for _ in range(2))
