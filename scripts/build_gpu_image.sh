@@ -91,8 +91,8 @@ check_image() {
     [[ $entry_point == '[keras-cifar]' ]] || fail "the entry point is $entry_point."
     user=$(run_inside id -u)
     [[ $user =~ ^[1-9] ]] || fail "the image's user is $user."
-    run_inside test -w /work/runs -a -w /data -a ! -w /opt/venv ||
-        fail "its user has to be able to write /work/runs and /data, and not /opt/venv."
+    run_inside test -w /workspace/runs -a -w /data -a ! -w /opt/venv ||
+        fail "its user has to be able to write /workspace/runs and /data, and not /opt/venv."
     leftovers=$(
         find "$root"/{usr/bin,usr/local/bin,opt/venv/bin} \
             \( -name 'gcc*' -o -name cc -o -name make -o -name 'pip*' \)
@@ -107,7 +107,7 @@ try_image() {
     run_inside keras-cifar doctor
     say "keras-cifar train, an epoch on the sample"
     run_inside keras-cifar train --dataset sample --epochs 1 --optimizer sgd --run-dir runs/sample
-    [[ -s $root/work/runs/sample/model.keras ]] || fail "training left no model."
+    [[ -s $root/workspace/runs/sample/model.keras ]] || fail "training left no model."
 }
 
 main() {
