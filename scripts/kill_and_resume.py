@@ -128,7 +128,7 @@ def main(kills: int, epochs: int, optimizer: str, seed: int, work_dir: Path | No
             broken = RunDir(Path(folder) / f"broken-{rounds}")
             lives = 1
             # A life is half a run long on average, of which the start takes a part.
-            while watch(start(broken, settings), broken, seconds=moments.uniform(0, whole * 0.45)):
+            while watch(start(broken, settings), broken, seconds=moments.uniform(0, longest_life)):
                 lives += 1
             killed += lives - 1
             found = differences(unbroken, broken)
