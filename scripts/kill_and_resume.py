@@ -126,13 +126,13 @@ def main(kills: int, epochs: int, optimizer: str, seed: int, work_dir: Path | No
         while killed < kills:
             rounds += 1
             broken = RunDir(Path(folder) / f"broken-{rounds}")
-            lives = 1
-            # A life is half a run long on average, of which the start takes a part.
-            while watch(start(broken, settings), broken, seconds=moments.uniform(0, longest_life)):
-                lives += 1
-            killed += lives - 1
+            kills_of_run = 0
+            while not has_ended(broken):
+                life = moments.uniform(0, longest_life)
+                kills_of_run += watch(start(broken, settings), broken, seconds=life)
+            killed += kills_of_run
             found = differences(unbroken, broken)
-            click.echo(f"run {rounds}: {lives - 1} kills, {', '.join(found) or 'identical'}")
+            click.echo(f"run {rounds}: {kills_of_run} kills, {', '.join(found) or 'identical'}")
             if found:
                 raise click.ClickException("a resumed run differs from the unbroken one")
         click.echo(f"{killed} kills in {rounds} runs: every end identical to the unbroken run's")
