@@ -19,6 +19,7 @@ from keras_cifar.config import (
     RECIPE_NAMES,
     RECIPES,
     RUNS,
+    SPLITS,
     STRATEGIES,
     RunDir,
     TrainConfig,
@@ -60,17 +61,25 @@ def _start_tensorflow() -> None:
     start_tensorflow()
 
 
+def _default(name: str) -> str:
+    """Returns the recipe's default of a setting for the help text."""
+    values = {key: getattr(config, name) for key, config in RECIPES["article"].items()}
+    if len(set(values.values())) == 1:
+        return f"  [default: {next(iter(values.values()))}]"
+    return f"  [default: {', '.join(f'{value} ({key})' for key, value in values.items())}]"
+
+
 @main.command()
 @_data_dir
 @_dataset
 @click.option("--archive", type=_PATH, help="Prepare from this cifar-10-{binary,python}.tar.gz.")
 @click.option("--mirror", metavar="URL", help="Download from here: an archive, or Parquet files.")
 @click.option("--grid", type=_PATH, metavar="FILE.png", help="Draw 10 images of each class.")
-@click.option("--seed", type=int, help="Of the split and of the grid.  [default: 0]")
+@click.option("--seed", type=int, help="Of the split and of the grid." + _default("seed"))
 @click.option(
     "--validation-fraction",
     type=float,
-    help="Share of the training images kept for validation.  [default: 0.2]",
+    help="Share of the training images kept for validation." + _default("validation_fraction"),
 )
 @_json
 def data(
@@ -148,14 +157,6 @@ def _check_picture(path: Path, *, option: str) -> None:
 
     with _wrong_usage(path=option):
         check_path(path)
-
-
-def _default(name: str) -> str:
-    """Returns the recipe's default of a setting for the help text."""
-    values = {key: getattr(config, name) for key, config in RECIPES["article"].items()}
-    if len(set(values.values())) == 1:
-        return f"  [default: {next(iter(values.values()))}]"
-    return f"  [default: {', '.join(f'{value} ({key})' for key, value in values.items())}]"
 
 
 @main.command()
@@ -271,7 +272,7 @@ def _run_to_resume(run_dir: Path | None, settings: dict[str, Any]) -> RunDir:
 @click.argument("run", type=_PATH, required=False)
 @click.option(
     "--split",
-    type=click.Choice(("test", "validation", "train")),
+    type=click.Choice(SPLITS),
     default="test",
     show_default=True,
     help="Which images; train and validation are the run's own parts.",

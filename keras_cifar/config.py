@@ -13,6 +13,8 @@ RECIPE_NAMES = ("article",)
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
+# What a model can be evaluated on.
+SPLITS = ("test", "validation", "train")
 RUNS = Path("runs")
 
 

@@ -105,7 +105,13 @@ def differences(unbroken: RunDir, broken: RunDir) -> list[str]:
 
 @click.command()
 @click.option("--kills", default=20, show_default=True, help="At least so many kill -9.")
-@click.option("--epochs", default=8, show_default=True, help="Of the run on the sample.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    help="Of the run on the sample.",
+)
 @click.option("--optimizer", default="sgd", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the moments of the kills.")
 @click.option("--work-dir", type=click.Path(path_type=Path), help="[default: a temporary folder]")

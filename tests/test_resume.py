@@ -13,6 +13,7 @@ import pytest
 from keras_cifar.config import RunDir, TrainConfig
 from keras_cifar.history import read_history
 from keras_cifar.train import checkpoint, resume, train
+from keras_cifar.train.fit import compile_model
 
 KILL_AND_RESUME = Path(__file__).parents[1] / "scripts" / "kill_and_resume.py"
 TINY = TrainConfig(dataset="sample", validation_fraction=0.9, epochs=4, batch_size=50)
@@ -102,6 +103,16 @@ def test_without_a_whole_checkpoint_the_run_starts_anew_to_the_same_end(run_dir,
     resume(run_dir)
     assert capsys.readouterr().err.count("torn or altered") == 2
     assert_same_end(run_dir, unbroken)
+
+
+def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir):
+    damaged = sorted(run_dir.checkpoint.iterdir())
+    for path in damaged:
+        path.write_bytes(b"torn")
+    assert checkpoint.load_newest(run_dir.checkpoint) is None
+    model = compile_model(dataclasses.replace(TINY, precision="float32"), steps=1)
+    checkpoint.save(run_dir.checkpoint, model=model, progress=checkpoint.Progress(epoch=1))
+    assert [path.name for path in run_dir.checkpoint.iterdir()] == ["epoch-00001.ckpt"]
 
 
 def test_leftovers_of_the_kill_are_cleaned_up(run_dir):

@@ -73,6 +73,8 @@ def _newest_first(folder: Path) -> list[Path]:
 def load_newest(folder: Path) -> Checkpoint | None:
     """Returns the newest checkpoint that is whole; says aloud which ones are not.
 
+    Those are removed: `save` would take them for the newest and keep them in place of its own.
+
     Returns:
         None where there is none: the run starts with its first epoch, to the same end.
     """
@@ -81,6 +83,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
             return read(path)
         except ValueError as error:
             click.echo(f"{error} Going back to the one before it.", err=True)
+            path.unlink()
     return None
 
 
