@@ -1,0 +1,24 @@
+"""The command line: each command parses, calls one function and prints its result."""
+
+import click
+
+from keras_cifar.cli.data import data
+from keras_cifar.cli.look import doctor, evaluate, plot, predict
+from keras_cifar.cli.train import train
+from keras_cifar.failures import Group
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="keras-cifar")
+def main() -> None:
+    """Train, look at and use CIFAR-10 classifiers on Keras and TensorFlow.
+
+    \b
+    Begin with:
+      keras-cifar train --optimizer sgd                    the real thing
+      keras-cifar train --optimizer sgd --dataset sample   a minute, no download
+    """  # noqa: D301 (\b is click's mark for lines to keep)
+
+
+for command in (data, train, evaluate, plot, predict, doctor):
+    main.add_command(command)

@@ -1,0 +1,112 @@
+"""Look at what is there: the model's figures, its curves, what it sees, and this machine."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from keras_cifar.cli.options import (
+    PATH,
+    data_dir_option,
+    json_option,
+    wrong_usage,
+)
+from keras_cifar.config import SPLITS, RunDir, newest_run
+from keras_cifar.startup import start_tensorflow
+
+
+@click.command()
+@click.argument("run", type=PATH, required=False)
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default="test",
+    show_default=True,
+    help="Which images; train and validation are the run's own parts.",
+)
+@data_dir_option
+@json_option
+def evaluate(
+    run: Path | None,
+    split: Literal["test", "validation", "train"],
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a run's model (default: the newest run's) and write its metrics.json."""
+    run_dir = RunDir(run) if run else newest_run()
+    start_tensorflow()
+    from keras_cifar import evaluate as stage
+
+    with wrong_usage(split="--split"):
+        metrics = stage.evaluate(run_dir, split=split, data_dir=data_dir)
+    click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
+
+
+@click.command()
+@click.argument("runs", metavar="[RUN]...", type=PATH, nargs=-1)
+@click.option(
+    "--output",
+    type=PATH,
+    help="A .png, .svg or .pdf file.  [default: history.png in the run, or here for several]",
+)
+def plot(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Draw loss and accuracy of a run (default: the newest), or of several in one picture."""
+    run_dirs = [RunDir(run) for run in runs] or [newest_run()]
+    path = output or (run_dirs[0].plot if len(run_dirs) == 1 else Path("history.png"))
+    from keras_cifar import plot as stage
+
+    with wrong_usage(path="--output", run_dirs="RUN"):
+        click.echo(str(stage.draw_history(run_dirs, path=path)))
+
+
+@click.command()
+@click.argument("images", metavar="IMAGE...", type=PATH, nargs=-1, required=True)
+@click.option("--model", type=PATH, help="A run or a .keras file.  [default: the newest run]")
+@click.option(
+    "--top",
+    type=click.IntRange(1, 10),
+    default=3,
+    show_default=True,
+    help="How many classes to print.",
+)
+@json_option
+def predict(images: tuple[Path, ...], model: Path | None, top: int, as_json: bool) -> None:
+    """Tell what is on pictures: PNG, JPEG, BMP, GIF or WebP of any size.
+
+    They are cropped to a centred square and resized to 32x32 with antialiasing.
+    """
+    model = model or newest_run().require_model()
+    start_tensorflow()
+    from keras_cifar.client import Failure, predict_files
+
+    results = predict_files(images, model=model)
+    failures = [result for result in results if isinstance(result, Failure)]
+    predictions = [result for result in results if not isinstance(result, Failure)]
+    if as_json:
+        click.echo(json.dumps([{**p._asdict(), "file": str(p.file)} for p in predictions]))
+    else:
+        for prediction in predictions:
+            ranked = list(prediction.probabilities.items())[:top]
+            shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
+            click.echo(f"{click.format_filename(prediction.file)}: {shares}")
+    for failure in failures:
+        click.echo(f"Error: {failure.file}: {failure.reason}", err=True)
+    if failures:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@data_dir_option
+@json_option
+def doctor(data_dir: Path | None, as_json: bool) -> None:
+    """Tell what this machine has, what is missing, and how to get it."""
+    start_tensorflow()
+    from keras_cifar import doctor as stage
+
+    diagnosis = stage.diagnose(data_dir=data_dir)
+    if as_json:
+        click.echo(json.dumps(stage.as_json(diagnosis)))
+    else:
+        click.echo(stage.format_diagnosis(diagnosis))

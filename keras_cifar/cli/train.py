@@ -1,0 +1,142 @@
+"""Train a model, or go on with a run that was interrupted."""
+
+import importlib.util
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from keras_cifar.cli.options import (
+    PATH,
+    config_from,
+    data_dir_option,
+    dataset_option,
+    default_of,
+    given,
+    option_name,
+)
+from keras_cifar.config import (
+    OPTIMIZERS,
+    PRECISIONS,
+    RECIPE_NAMES,
+    RUNS,
+    STRATEGIES,
+    RunDir,
+    TrainConfig,
+    newest_run,
+    settings_dict,
+)
+from keras_cifar.startup import start_tensorflow
+
+
+@click.command()
+@click.option("--recipe", type=click.Choice(RECIPE_NAMES), help="Network and method.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(OPTIMIZERS),
+    help=f"SGD with Nesterov momentum, or Adam.  [default: {TrainConfig.optimizer}]",
+)
+@click.option("--epochs", type=int, help="Passes over the images." + default_of("epochs"))
+@click.option("--batch-size", type=int, help="Images in a step." + default_of("batch_size"))
+@click.option("--learning-rate", type=float, help="At its highest." + default_of("learning_rate"))
+@click.option("--weight-decay", type=float, help="Decoupled." + default_of("weight_decay"))
+@click.option("--seed", type=int, help="Of split, weights, order, dropout." + default_of("seed"))
+@click.option(
+    "--validation-fraction",
+    type=float,
+    help="Share of the images kept for validation; 0 trains on all."
+    + default_of("validation_fraction"),
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the arithmetic; weights are float32." + default_of("precision"),
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    help="One device, or mirrored over all of this machine." + default_of("strategy"),
+)
+@click.option("--run-dir", type=PATH, help="For the run's files.  [default: runs/TIME-NAME]")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run in --run-dir.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that --run-dir holds.")
+@click.option("--tensorboard", is_flag=True, help="Log to RUN_DIR/tensorboard as well.")
+@dataset_option
+@data_dir_option
+def train(
+    run_dir: Path | None,
+    resume: bool,
+    overwrite: bool,
+    tensorboard: bool,
+    data_dir: Path | None,
+    **options: Any,
+) -> None:
+    """Train a model; keep it, its settings and its history in a run folder."""
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
+    if resume and overwrite:
+        raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
+    if resume:
+        run = _run_to_resume(run_dir, given(options))
+        config = run.read_settings()
+    else:
+        config = config_from(given(options))
+        run = RunDir(run_dir or _new_run_dir(config))
+    click.echo(f"{run.path}: {_summary(config)}", err=True)
+    start_tensorflow()
+    from keras_cifar import train as stage
+    from keras_cifar.plot import draw_history
+
+    log_dir = run.tensorboard if tensorboard else None
+    with _saying_how_to_resume(run):
+        if resume:
+            outcome = stage.resume(run, data_dir=data_dir, tensorboard=log_dir)
+        else:
+            existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
+            outcome = stage.train(
+                config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
+            )
+    draw_history([run], path=run.plot)
+    click.echo(f"{run.path}: {outcome}")
+    click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
+
+
+def _new_run_dir(config: TrainConfig) -> Path:
+    return RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
+
+
+def _summary(config: TrainConfig) -> str:
+    return (
+        f"{config.recipe} recipe with {config.optimizer} on {config.training_examples:,} images "
+        f"of {config.dataset}, epochs {config.epochs}, seed {config.seed}"
+    )
+
+
+@contextmanager
+def _saying_how_to_resume(run: RunDir) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        can_resume = run.config.is_file() and run.checkpoint.is_dir()
+        # An error number tells a failure of the system, a full disk say, from a refusal.
+        if can_resume and getattr(error, "errno", 0) is not None:
+            again = f"keras-cifar train --resume --run-dir {shlex.quote(str(run.path))}"
+            click.echo(f"Interrupted. Go on with: {again}", err=True)
+        raise
+
+
+def _run_to_resume(run_dir: Path | None, settings: dict[str, Any]) -> RunDir:
+    """Returns the run to go on with; refuses settings that are not its own."""
+    run = RunDir(run_dir) if run_dir else newest_run()
+    stored = settings_dict(run.read_settings())
+    for name, value in settings.items():
+        if value not in (stored[name], "auto"):
+            raise click.UsageError(
+                f"{run.path} was started with {option_name(name)} {stored[name]}, not {value}. "
+                "Resume it without that option, or train anew in another --run-dir."
+            )
+    return run
