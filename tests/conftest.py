@@ -22,6 +22,7 @@ settings.load_profile("no deadline")
 from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.data.read import dataset_folder, is_prepared  # noqa: E402
+from keras_cifar.export import Exported, export  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +64,9 @@ def trained_run(training: subprocess.CompletedProcess[str]) -> RunDir:
     """A run of two epochs on the sample, trained by the command."""
     assert training.returncode == 0, training.stderr
     return RunDir(Path(training.args[-1]))
+
+
+@pytest.fixture(scope="session")
+def exported(trained_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Version 1 of `trained_run`'s model, a SavedModel."""
+    return export(trained_run, tmp_path_factory.mktemp("models") / "cifar10")

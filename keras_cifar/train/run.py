@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import os
-import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +16,9 @@ from keras_cifar.atomic import remove_unfinished, replacing
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.config import RunDir, TrainConfig, settings_dict
 from keras_cifar.data.prepare import load
+from keras_cifar.folder import require_writable
 from keras_cifar.lock import locked
+from keras_cifar.package_versions import package_versions
 from keras_cifar.precision import cpu_model, pick_precision
 from keras_cifar.train import checkpoint
 from keras_cifar.train.fit import Outcome, fit
@@ -46,7 +46,8 @@ def train(
         FloatingPointError: the loss is not finite any more.
     """
     config = _settle(config)
-    _require_place(run_dir)
+    # Before the data is fetched for it.
+    require_writable(run_dir.path, name="--run-dir")
     if existing == "refuse":
         _refuse_existing(run_dir)
     examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
@@ -69,16 +70,6 @@ def _settle(config: TrainConfig) -> TrainConfig:
         gpus = len(tf.config.list_physical_devices("GPU"))
         config = dataclasses.replace(config, strategy="mirrored" if gpus > 1 else "single")
     return config
-
-
-def _require_place(run_dir: RunDir) -> None:
-    """Refuses a folder that cannot be made or written to, before the data is fetched for it."""
-    path = run_dir.path.absolute()
-    present = next(place for place in (path, *path.parents) if place.exists())
-    if not present.is_dir():
-        raise NotADirectoryError(f"{present}: is not a folder. Name another --run-dir.")
-    if not os.access(present, os.W_OK | os.X_OK):
-        raise PermissionError(f"{present}: is not writable. Name another --run-dir.")
 
 
 def _refuse_existing(run_dir: RunDir) -> None:
@@ -120,18 +111,13 @@ def _clear(run_dir: RunDir) -> None:
 def _write_config(config: TrainConfig, run_dir: RunDir) -> None:
     document = {
         "settings": settings_dict(config),
-        "versions": _versions(),
+        "versions": package_versions(),
         "device": _device(),
     }
     # Before config.json: from then on, a run without this folder is one that has ended.
     run_dir.checkpoint.mkdir()
     with replacing(run_dir.config) as path:
         path.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    packages = ("tensorflow", "keras", "numpy", "keras-cifar")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _device() -> str:
@@ -176,7 +162,7 @@ def _refuse_finished(run_dir: RunDir) -> None:
 
 
 def _refuse_other_versions(run_dir: RunDir) -> None:
-    then, now = run_dir.read_config()["versions"], _versions()
+    then, now = run_dir.read_config()["versions"], package_versions()
     changed = [
         f"{name} {then.get(name)} (now {value})"
         for name, value in now.items()

@@ -1,0 +1,108 @@
+"""Export a model, and write what it takes to serve it."""
+
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from keras_cifar.cli.options import PATH, wrong_usage
+from keras_cifar.config import RunDir, newest_run
+from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, FORMATS, MODEL_NAME, default_image
+from keras_cifar.startup import start_tensorflow
+
+# What a format needs and only its extra, of the same name, brings.
+_MODULES = {"saved_model": (), "onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
+
+
+@click.command()
+@click.argument("paths", metavar="[RUN] MODEL_DIR", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    default="saved_model",
+    show_default=True,
+    help="A SavedModel is what TensorFlow Serving takes; the others need extras of their names.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(EXPORT_PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Of weights and arithmetic; bfloat16 is for servers whose CPU or GPU multiplies it.",
+)
+@click.option(
+    "--version",
+    "number",
+    type=click.IntRange(1, 2**63 - 1),
+    metavar="N",
+    help="Number of the version.  [default: one above the highest]",
+)
+def export(paths: tuple[Path, ...], format_: str, precision: str, number: int | None) -> None:
+    """Publish a run's model (default: the newest run's) as MODEL_DIR/N for a server.
+
+    It gets its number only after its answers have been compared with the Keras model's.
+    """
+    if len(paths) > 2:
+        raise click.UsageError(f"Expected [RUN] MODEL_DIR, got {len(paths)} paths.")
+    if any(importlib.util.find_spec(module) is None for module in _MODULES[format_]):
+        raise click.ClickException(
+            f"--format {format_} needs more: pip install 'keras-cifar[{format_}]'"
+        )
+    *run, model_dir = paths
+    run_dir = RunDir(run[0]) if run else newest_run()
+    run_dir.require_model()
+    start_tensorflow()
+    from keras_cifar import export as stage
+
+    with wrong_usage(precision="--precision"):
+        exported = stage.export(
+            run_dir, model_dir, format=format_, precision=precision, number=number
+        )
+    click.echo(str(exported))
+    if format_ == "saved_model":
+        kit = shlex.quote(f"{model_dir.name}-server")
+        click.echo(f"Deploy it: keras-cifar deploy {shlex.quote(str(model_dir))} {kit}", err=True)
+
+
+@click.command()
+@click.argument("model_dir", type=PATH)
+@click.argument("out_dir", type=PATH)
+@click.option(
+    "--model-name", default=MODEL_NAME, show_default=True, help="What clients ask the server for."
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    help="What the server computes on.",
+)
+@click.option(
+    "--image",
+    help=f"Docker image of TensorFlow Serving.  [default: {default_image('cpu')}, or its -gpu]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files of the same names in OUT_DIR.")
+def deploy(
+    model_dir: Path,
+    out_dir: Path,
+    model_name: str,
+    device: str,
+    image: str | None,
+    overwrite: bool,
+) -> None:
+    """Write into OUT_DIR what TensorFlow Serving needs to serve MODEL_DIR.
+
+    For Docker Compose and for Kubernetes, with a README of the commands and the reasons.
+    """
+    from keras_cifar import deploy as stage
+
+    existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
+    with wrong_usage(model_name="--model-name", image="--image"):
+        files = stage.deploy(
+            model_dir, out_dir, model_name=model_name, device=device, image=image, existing=existing
+        )
+    click.echo("\n".join(str(file) for file in files))
+    click.echo(f"Start it: cd {shlex.quote(str(out_dir))} && docker compose up -d --wait", err=True)

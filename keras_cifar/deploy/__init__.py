@@ -1,0 +1,5 @@
+"""A model directory -> the files that TensorFlow Serving needs, on one machine or on Kubernetes."""
+
+from keras_cifar.deploy.write import deploy
+
+__all__ = ["deploy"]

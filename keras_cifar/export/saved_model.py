@@ -1,0 +1,153 @@
+"""The SavedModel: what TensorFlow Serving loads, and the same road to load it by."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
+from keras_cifar.image import image_from_bytes
+from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE, IMAGE_INPUT, IMAGE_SIGNATURE
+
+# What both signatures give for n images: name, type and shape.
+_OUTPUTS = {
+    "probabilities": (tf.float32, [None, NUM_CLASSES]),
+    "label": (tf.string, [None]),
+    "class_id": (tf.int64, [None]),
+}
+_INPUTS = {
+    IMAGE_SIGNATURE: (IMAGE_INPUT, tf.uint8, [None, *IMAGE_SHAPE]),
+    BYTES_SIGNATURE: (BYTES_INPUT, tf.string, [None]),
+}
+# They run Python, which a server has not got.
+_PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+# TensorFlow Serving refuses it unless it is started with a flag.
+_COMPILED_ONLY = "_XlaMustCompile"
+
+
+def write(model: keras.Model, folder: Path) -> None:
+    """Writes a SavedModel with a signature for pixels and one for encoded images.
+
+    The weights are constants of the graph, not variables: the kernels may then prepare them once,
+    where they would prepare variables at every request. Optimiser state has no place in it.
+
+    Args:
+        model: images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
+        folder: exists and is empty.
+    """
+    trainable, rest = (
+        [tf.constant(variable.numpy()) for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+
+    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities, _ = model.stateless_call(trainable, rest, image, training=False)
+        class_id = tf.argmax(probabilities, axis=1)
+        label = tf.gather(tf.constant(CLASS_NAMES), class_id)
+        return {"probabilities": probabilities, "label": label, "class_id": class_id}
+
+    def classify_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = tf.TensorSpec(IMAGE_SHAPE, tf.uint8)
+        return classify(tf.map_fn(image_from_bytes, image_bytes, fn_output_signature=spec))
+
+    functions = {IMAGE_SIGNATURE: classify, BYTES_SIGNATURE: classify_bytes}
+    signatures = {
+        signature: tf.function(functions[signature], input_signature=[_spec(signature)])
+        for signature in functions
+    }
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+
+
+def _spec(signature: str) -> tf.TensorSpec:
+    name, dtype, shape = _INPUTS[signature]
+    return tf.TensorSpec(shape, dtype, name)
+
+
+def probabilities(
+    folder: Path, batches: Sequence[npt.NDArray[np.uint8]]
+) -> dict[str, list[npt.NDArray[np.float32]]]:
+    """Has a SavedModel classify images, both as pixels and as encoded images.
+
+    It is loaded by the loader that TensorFlow Serving uses, and checked for what a server would
+    stumble over.
+
+    Args:
+        folder: of the SavedModel.
+        batches: each uint8 (n, 32, 32, 3).
+
+    Returns:
+        By signature, for each batch, float32 (n, 10).
+
+    Raises:
+        RuntimeError: as `check_graph`.
+    """
+    encoded = [_png(batch) for batch in batches]
+    with _loaded(folder) as (session, meta_graph):
+        check_graph(meta_graph)
+        inputs: dict[str, Sequence[Any]] = {IMAGE_SIGNATURE: batches, BYTES_SIGNATURE: encoded}
+        return {
+            name: list(map(_runner(session, meta_graph.signature_def[name]), values))
+            for name, values in inputs.items()
+        }
+
+
+def _png(images: npt.NDArray[np.uint8]) -> list[bytes]:
+    return [tf.io.encode_png(image).numpy() for image in images]
+
+
+@contextmanager
+def _loaded(folder: Path) -> Iterator[tuple[Any, Any]]:
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it calls its own loader deprecated; the servers use it
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            yield session, tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+    finally:
+        logger.setLevel(level)
+
+
+def _runner(session: Any, signature: Any) -> Callable[[Any], npt.NDArray[np.float32]]:
+    (given,) = signature.inputs.values()
+    wanted = signature.outputs["probabilities"].name
+    run = session.make_callable(wanted, feed_list=[given.name])
+    return lambda batch: np.asarray(run(batch))
+
+
+def check_graph(meta_graph: Any) -> None:
+    """Raises RuntimeError for a graph that a server would refuse, or answer otherwise from."""
+    found = {
+        name: (_described(signature.inputs), _described(signature.outputs))
+        for name, signature in meta_graph.signature_def.items()
+        if not name.startswith("__")  # TensorFlow's own
+    }
+    expected = {
+        name: ({given: (dtype, shape)}, _OUTPUTS) for name, (given, dtype, shape) in _INPUTS.items()
+    }
+    if found != expected:
+        raise RuntimeError(f"signatures: got {found}, expected {expected}.")
+    for node in _nodes(meta_graph.graph_def):
+        if node.op in _PYTHON_OPERATIONS:
+            raise RuntimeError(f"{node.name}: got {node.op}, which runs Python; expected none.")
+        if node.attr[_COMPILED_ONLY].b:
+            raise RuntimeError(f"{node.name}: has {_COMPILED_ONLY}, which servers refuse.")
+
+
+def _described(tensors: Any) -> dict[str, tuple[tf.DType, list[int | None]]]:
+    return {
+        name: (tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape).as_list())
+        for name, info in tensors.items()
+    }
+
+
+def _nodes(graph_def: Any) -> Iterator[Any]:
+    """Yields the nodes of a graph and of its functions."""
+    yield from graph_def.node
+    for function in graph_def.library.function:
+        yield from function.node_def

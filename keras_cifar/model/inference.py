@@ -1,0 +1,125 @@
+"""Trained classifier -> the same function in fewer operations, for inference alone."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers
+
+from keras_cifar.cifar10 import IMAGE_SHAPE
+
+
+class _Step(NamedTuple):
+    """A layer of the new network: its class, its configuration and its weights in float64."""
+
+    kind: type[layers.Layer]
+    config: dict[str, Any]
+    weights: list[npt.NDArray[np.float64]]
+
+
+def inference_model(model: keras.Model, *, precision: str) -> keras.Sequential:
+    """Builds what is exported of a model: the same function, and its softmax.
+
+    Dropout is left out. A batch normalisation behind a convolution becomes part of its kernel
+    and bias (Jacob et al., 2018, section 3.2), and so does the scale of the input's
+    normalisation; its shift stays, since a convolution pads what comes out of it with zeros.
+
+    Args:
+        model: images uint8 (n, 32, 32, 3) to logits (n, 10). A model that is not Sequential is
+            taken as it is.
+        precision: "float32", or "bfloat16" for weights and arithmetic, but for the input's
+            shift, the logits and the softmax.
+
+    Returns:
+        Images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
+
+    Raises:
+        ValueError: bfloat16 for a model that is not Sequential.
+    """
+    softmax = layers.Softmax(dtype="float32", name="probabilities")
+    if not isinstance(model, keras.Sequential):
+        if precision != "float32":
+            raise ValueError(f"precision: got {precision!r}, expected float32 for this model.")
+        return keras.Sequential([_image(), model, softmax])
+    steps = _steps(model)
+    new_layers = [
+        step.kind.from_config({**step.config, "dtype": "float32" if is_edge else precision})
+        for step, is_edge in zip(steps, _edges(len(steps)), strict=True)
+    ]
+    built = keras.Sequential([_image(), *new_layers, softmax])
+    for layer, step in zip(new_layers, steps, strict=True):
+        layer.set_weights(step.weights)
+    return built
+
+
+def _image() -> keras.KerasTensor:
+    return keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
+
+
+def _edges(number: int) -> list[bool]:
+    return [position in (0, number - 1) for position in range(number)]
+
+
+def _steps(model: keras.Sequential) -> list[_Step]:
+    """Reads the layers front to back; what can be folded joins the step before it."""
+    steps: list[_Step] = []
+    for layer in model.layers:
+        step = _step(layer)
+        if issubclass(step.kind, layers.Dropout):
+            continue
+        steps[-1:] = _joined(steps[-1], step) if steps else [step]
+    return steps
+
+
+def _step(layer: layers.Layer) -> _Step:
+    if isinstance(layer, layers.Normalization) and not layer.invert:
+        # Its mean may be a weight, a setting or neither any more; numbers are easier to go on with.
+        mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
+        scale = 1 / np.sqrt(variance)
+        return _rescaling(layer.name, scale=scale, offset=-mean * scale)
+    weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
+    return _Step(type(layer), layer.get_config(), weights)
+
+
+def _rescaling(
+    name: str, *, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
+) -> _Step:
+    config = {"name": name, "scale": scale.tolist(), "offset": offset.tolist()}
+    return _Step(layers.Rescaling, config, [])
+
+
+def _joined(previous: _Step, step: _Step) -> list[_Step]:
+    if issubclass(step.kind, layers.BatchNormalization) and _is_linear_convolution(previous):
+        return [_with_batch_norm(previous, step)]
+    if issubclass(step.kind, layers.Conv2D) and issubclass(previous.kind, layers.Rescaling):
+        return _with_scale(previous, step)
+    return [previous, step]
+
+
+def _is_linear_convolution(step: _Step) -> bool:
+    return issubclass(step.kind, layers.Conv2D) and step.config["activation"] == "linear"
+
+
+def _with_batch_norm(convolution: _Step, batch_norm: _Step) -> _Step:
+    """Folds y = (x - mean) / sqrt(variance + epsilon) * gamma + beta into kernel and bias."""
+    kernel, *rest = convolution.weights
+    bias = rest[0] if rest else np.float64(0)
+    *gamma_and_beta, mean, variance = batch_norm.weights
+    config = batch_norm.config
+    gamma = gamma_and_beta.pop(0) if config["scale"] else np.float64(1)
+    beta = gamma_and_beta.pop(0) if config["center"] else np.float64(0)
+    scale = gamma / np.sqrt(variance + config["epsilon"])  # (filters,)
+    return _Step(
+        convolution.kind,
+        {**convolution.config, "use_bias": True},
+        [kernel * scale, (bias - mean) * scale + beta],
+    )
+
+
+def _with_scale(rescaling: _Step, convolution: _Step) -> list[_Step]:
+    """Splits y = x * scale + offset: the shift stays a layer, the kernel takes the scale."""
+    scale, offset = (np.asarray(rescaling.config[name]) for name in ("scale", "offset"))
+    kernel, *bias = convolution.weights  # (height, width, channels, filters)
+    shift = _rescaling(rescaling.config["name"], scale=np.ones_like(scale), offset=offset / scale)
+    return [shift, convolution._replace(weights=[kernel * scale[..., np.newaxis], *bias])]

@@ -1,0 +1,127 @@
+"""A model directory as TensorFlow Serving reads it: a folder a version, its number the name."""
+
+import errno
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_cifar.atomic import TEMPORARY, remove_unfinished, sync, umask
+
+# By format, the file that makes a folder a version of it.
+FORMAT_FILES = {"saved_model": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}
+MAX_VERSION = 2**63 - 1
+
+
+def versions(model_dir: Path) -> dict[int, Path]:
+    """Returns what a server takes for the versions in `model_dir`, by number, ascending.
+
+    A number may have leading zeros. Other names, of unfinished versions too, do not count.
+    """
+    if not model_dir.is_dir():
+        return {}
+    names = sorted(path.name for path in model_dir.iterdir())
+    numbers = {int(name): model_dir / name for name in names if _is_version(name)}
+    return dict(sorted(numbers.items()))
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and int(name) <= MAX_VERSION
+
+
+def version_format(version: Path) -> str | None:
+    """Returns the format of a version's model; None if there is none that is known."""
+    found = (name for name, file in FORMAT_FILES.items() if (version / file).is_file())
+    return next(found, None)
+
+
+@contextmanager
+def unfinished_version(model_dir: Path) -> Iterator[Path]:
+    """Gives an empty folder in `model_dir` that no server takes for a version.
+
+    It is gone after the block, unless `publish` made it a version.
+
+    Args:
+        model_dir: made where it is missing.
+    """
+    model_dir.mkdir(parents=True, exist_ok=True)
+    with _exporting(model_dir):
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=model_dir))
+        try:
+            folder.chmod(0o777 & ~umask())  # mkdtemp's own is 0o700, closed to a server's user
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _exporting(model_dir: Path) -> Iterator[None]:
+    """Shares `model_dir` with other exports; if there are none, removes what killed ones left."""
+    with (model_dir / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_unfinished(model_dir)
+        except BlockingIOError:
+            pass  # what is unfinished may be at work; a later export removes the rest
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def publish(folder: Path, *, number: int | None) -> Path:
+    """Makes a finished folder a version, in one step: a server sees all of it or nothing.
+
+    Args:
+        folder: as `unfinished_version` gave it.
+        number: of the version; None for one above the highest.
+
+    Returns:
+        MODEL_DIR/NUMBER.
+
+    Raises:
+        FileExistsError: there is a version `number` already.
+    """
+    sync_tree(folder)
+    while True:
+        present = versions(folder.parent)
+        if number in present:
+            raise FileExistsError(_exists(present[number]))
+        target = folder.parent / str(max(present, default=0) + 1 if number is None else number)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            # Another export was quicker to take the number: the next one, or the refusal above.
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                continue
+            raise
+        sync(target.parent)
+        return target
+
+
+def _exists(version: Path) -> str:
+    return f"{version}: this version exists. Name another --version, or none for the next number."
+
+
+def refuse_existing(model_dir: Path, *, number: int | None) -> None:
+    """Raises FileExistsError, before the work, as `publish` would after it."""
+    present = versions(model_dir)
+    if number in present:
+        raise FileExistsError(_exists(present[number]))
+
+
+def refuse_other_formats(model_dir: Path, *, format: str) -> None:
+    """Raises FileExistsError if a version has another format: no runtime could read them all."""
+    for version in versions(model_dir).values():
+        found = version_format(version)
+        if found not in (format, None):
+            raise FileExistsError(
+                f"{version}: holds a model as {found}. Name another MODEL_DIR for one as {format}."
+            )
+
+
+def sync_tree(folder: Path) -> None:
+    """Writes a folder and all in it to the disk, so that a power cut after a rename is harmless."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)

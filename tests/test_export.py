@@ -1,0 +1,372 @@
+"""A version that was published is what TensorFlow Serving takes, and answers as the model does."""
+
+import hashlib
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
+
+from keras_cifar.cifar10 import CLASS_NAMES
+from keras_cifar.client import predict_files, prepare_image
+from keras_cifar.config import RunDir
+from keras_cifar.evaluate import evaluate
+from keras_cifar.export import export, saved_model
+from keras_cifar.export.warmup import WARMUP_FILE
+from keras_cifar.model.article import build_model
+from keras_cifar.model.inference import inference_model
+from keras_cifar.model.load import load_model
+from keras_cifar.model_dir import versions
+from keras_cifar.serving import BATCH_SIZES
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+OUTPUTS = {"probabilities", "label", "class_id"}
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    """A session and the graph in it, by the loader that TensorFlow Serving uses."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(exported.version))
+    yield session, graph
+    session.close()
+
+
+@pytest.fixture(scope="module")
+def meta_graph(loaded):
+    return loaded[1]
+
+
+@pytest.fixture(scope="module")
+def served(loaded):
+    """Runs a signature as TensorFlow Serving does."""
+    session, meta_graph = loaded
+
+    def run(name, value):
+        signature = meta_graph.signature_def[name]
+        (given,) = signature.inputs.values()
+        outputs = {key: info.name for key, info in signature.outputs.items()}
+        return session.run(outputs, {given.name: value})
+
+    return run
+
+
+@pytest.fixture
+def copied_run(trained_run, tmp_path):
+    """A run of its own, for a test that changes it."""
+    return RunDir(shutil.copytree(trained_run.path, tmp_path / "run"))
+
+
+def expected_probabilities(run, images):
+    return tf.nn.softmax(load_model(run.model).predict(images, verbose=0)).numpy()
+
+
+def png(image, *, size=None):
+    file = io.BytesIO()
+    picture = Image.fromarray(image)
+    (picture.resize(size) if size else picture).save(file, "PNG")
+    return file.getvalue()
+
+
+# Answers
+
+
+@pytest.mark.parametrize("number", [1, 5, 64])
+def test_pixels_get_the_keras_models_answer(served, trained_run, sample, number):
+    images = sample.images[100 : 100 + number]
+    expected = expected_probabilities(trained_run, images)
+    found = served("serving_default", images)
+    assert set(found) == OUTPUTS
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(found["class_id"], expected.argmax(axis=1))
+    labels = [label.decode() for label in found["label"]]
+    assert labels == [CLASS_NAMES[i] for i in expected.argmax(axis=1)]
+
+
+def test_encoded_images_get_the_same_answer_as_their_pixels(served, sample):
+    images = sample.images[:9]
+    from_pixels = served("serving_default", images)
+    from_bytes = served("image_bytes", [png(image) for image in images])
+    for name in OUTPUTS:
+        np.testing.assert_array_equal(from_bytes[name], from_pixels[name])
+
+
+def test_images_of_any_size_are_prepared_as_predict_does(served, trained_run, sample, tmp_path):
+    sizes = [(32, 32), (90, 60), (20, 41), (300, 300)]
+    files = [png(image, size=size) for image, size in zip(sample.images, sizes, strict=False)]
+    found = served("image_bytes", files)["probabilities"]
+    prepared = np.stack([prepare_image(file) for file in files])
+    np.testing.assert_array_equal(found, served("serving_default", prepared)["probabilities"])
+    paths = [tmp_path / f"{i}.png" for i in range(len(files))]
+    for path, file in zip(paths, files, strict=True):
+        path.write_bytes(file)
+    for prediction, row in zip(predict_files(paths, model=trained_run.path), found, strict=True):
+        assert prediction.label == CLASS_NAMES[row.argmax()]
+        expected = [prediction.probabilities[name] for name in CLASS_NAMES]
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_bytes_that_are_no_image_are_an_invalid_argument(served):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
+        served("image_bytes", [b"no image"])
+
+
+@pytest.mark.slow
+def test_the_whole_test_split_gets_the_keras_models_labels(exported, trained_run, full_data_dir):
+    command = [
+        sys.executable,
+        SCRIPTS / "compare_export.py",
+        str(trained_run.path),
+        str(exported.version),
+    ]
+    result = subprocess.run(
+        [*command, "--data-dir", str(full_data_dir), "--dataset", "cifar10"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("labels 10,000 of 10,000 the same") == 3
+
+
+# What a server meets in the file
+
+
+def test_signatures_have_the_documented_names_types_and_shapes(meta_graph):
+    saved_model.check_graph(meta_graph)
+    assert meta_graph.signature_def["serving_default"].method_name == ("tensorflow/serving/predict")
+
+
+def test_a_graph_with_another_signature_is_refused(meta_graph):
+    changed = type(meta_graph)()
+    changed.CopyFrom(meta_graph)
+    outputs = changed.signature_def["serving_default"].outputs
+    outputs["probabilities"].dtype = tf.bfloat16.as_datatype_enum
+    with pytest.raises(RuntimeError, match=r"signatures: got .*bfloat16"):
+        saved_model.check_graph(changed)
+
+
+@pytest.mark.parametrize("place", ["graph", "function"])
+def test_a_graph_that_a_server_cannot_run_is_refused(meta_graph, place):
+    for spoil, message in (
+        (lambda node: setattr(node, "op", "PyFunc"), "got PyFunc, which runs Python"),
+        (lambda node: setattr(node.attr["_XlaMustCompile"], "b", True), "has _XlaMustCompile"),
+    ):
+        changed = type(meta_graph)()
+        changed.CopyFrom(meta_graph)
+        graph = changed.graph_def
+        spoil(graph.node[-1] if place == "graph" else graph.library.function[-1].node_def[-1])
+        with pytest.raises(RuntimeError, match=message):
+            saved_model.check_graph(changed)
+
+
+def test_every_weight_is_stored_once(exported, meta_graph, trained_run):
+    graph = meta_graph.graph_def
+    nodes = [*graph.node, *(n for function in graph.library.function for n in function.node_def)]
+    tensors = [tf.make_ndarray(node.attr["value"].tensor) for node in nodes if node.op == "Const"]
+    sizes = [tensor.size for tensor in tensors if tensor.dtype == np.float32]
+    folded = inference_model(load_model(trained_run.model), precision="float32")
+    # What is smaller than a bias is the input's shift and single numbers.
+    stored = sum(size for size in sizes if size > 3)
+    assert stored == folded.count_params() == 5_851_338
+    assert sum(sizes) - stored < 20
+    variables = tf.train.list_variables(str(exported.version / "variables" / "variables"))
+    assert [name for name, _ in variables if name != "_CHECKPOINTABLE_OBJECT_GRAPH"] == []
+    assert exported.size < 4 * stored + 2.5e6
+
+
+def test_it_loads_in_python_too(exported, trained_run, sample):
+    loaded = tf.saved_model.load(str(exported.version))
+    images = sample.images[:8]
+    found = loaded.signatures["serving_default"](image=tf.constant(images))
+    expected = expected_probabilities(trained_run, images)
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    layer = keras.layers.TFSMLayer(str(exported.version), call_endpoint="serving_default")
+    np.testing.assert_array_equal(layer(images)["class_id"], expected.argmax(axis=1))
+
+
+# Warm-up
+
+
+@pytest.fixture(scope="module")
+def warmup(exported):
+    records = tf.data.TFRecordDataset(str(exported.version / WARMUP_FILE))
+    return [prediction_log_pb2.PredictionLog.FromString(record.numpy()) for record in records]
+
+
+def test_warm_up_has_a_request_for_each_signature_and_batch_size(warmup):
+    requests = [log.predict_log.request for log in warmup]
+    found = sorted(
+        (request.model_spec.signature_name, len(tf.make_ndarray(tensor)))
+        for request in requests
+        for tensor in request.inputs.values()
+    )
+    sizes = {size for sizes in BATCH_SIZES.values() for size in sizes}
+    expected = [(name, size) for name in ("image_bytes", "serving_default") for size in sizes]
+    assert found == sorted(expected)
+    assert {request.model_spec.name for request in requests} == {"cifar10"}
+    assert len(requests) <= 1000
+
+
+def test_the_server_can_answer_its_own_warm_up_requests(warmup, served):
+    for log in warmup:
+        request = log.predict_log.request
+        ((name, tensor),) = request.inputs.items()
+        assert name == {"serving_default": "image"}.get(request.model_spec.signature_name, name)
+        value = tf.make_ndarray(tensor)
+        assert len(served(request.model_spec.signature_name, value)["label"]) == len(value)
+
+
+def test_warm_up_requests_are_what_the_official_classes_write(warmup):
+    for log in warmup:
+        again = prediction_log_pb2.PredictionLog()
+        again.predict_log.request.CopyFrom(log.predict_log.request)
+        assert again == log
+
+
+# Where it comes from
+
+
+def test_the_origin_is_written_down(copied_run, tmp_path):
+    metrics = evaluate(copied_run, split="validation", data_dir=None)
+    exported = export(copied_run, tmp_path / "models")
+    origin = json.loads((exported.version / "origin.json").read_text())
+    assert origin["run"] == str(copied_run.path)
+    assert origin["settings"] == copied_run.read_config()["settings"]
+    assert origin["trained_with"]["versions"]["tensorflow"] == tf.__version__
+    assert origin["exported_with"]["keras"] == keras.__version__
+    assert origin["model_sha256"] == hashlib.sha256(copied_run.model.read_bytes()).hexdigest()
+    assert origin["evaluated"] == {
+        "split": "validation",
+        "examples": 400,
+        "loss": metrics.loss,
+        "accuracy": metrics.accuracy,
+    }
+    assert origin["agreement"]["images"] == 72
+    assert origin["agreement"]["largest_difference"] == exported.difference <= 1e-5
+    assert origin["classes"] == list(CLASS_NAMES)
+
+
+def test_a_run_that_was_not_evaluated_says_so(exported):
+    assert json.loads((exported.version / "origin.json").read_text())["evaluated"] is None
+
+
+def test_metrics_that_are_none_are_refused(copied_run, tmp_path):
+    copied_run.metrics.write_text("{}")
+    with pytest.raises(OSError, match=r"metrics.json: not the metrics.json of a run \('split'\)"):
+        export(copied_run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+# bfloat16
+
+
+def test_bfloat16_halves_the_weights_and_gives_float32(trained_run, exported, sample, tmp_path):
+    half = export(trained_run, tmp_path / "models", precision="bfloat16")
+    assert half.size < 0.6 * exported.size
+    assert 1e-5 < half.difference <= 1e-2
+    found = saved_model.probabilities(half.version, [sample.images[:64]])
+    expected = expected_probabilities(trained_run, sample.images[:64])
+    for (probabilities,) in found.values():
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities, expected, atol=2e-2)
+
+
+def test_answers_that_differ_too_much_are_not_published(copied_run, tmp_path):
+    model = load_model(copied_run.model)
+    # What bfloat16 rounds off, enlarged with the logits, decides the answer.
+    logits = model.get_layer("logits")
+    logits.set_weights([30 * value for value in logits.get_weights()])
+    model.save(copied_run.model)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^Nothing was published: probabilities in bfloat16 differ by \S+ from the Keras "
+        r"model's, more than the 1e-02 that are allowed. Export it in float32.$",
+    ):
+        export(copied_run, tmp_path / "models", precision="bfloat16")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
+
+
+def test_a_model_whose_training_diverged_is_not_published(copied_run, tmp_path):
+    model = build_model(seed=0)
+    logits = model.get_layer("logits")
+    logits.set_weights([np.nan * value for value in logits.get_weights()])
+    model.save(copied_run.model)
+    with pytest.raises(FloatingPointError, match="Its training diverged"):
+        export(copied_run, tmp_path / "models")
+    assert versions(tmp_path / "models") == {}
+
+
+# Processes
+
+
+def start_export(run, model_dir, *options):
+    command = [sys.executable, "-m", "keras_cifar", "export", str(run.path), str(model_dir)]
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_the_command_prints_where_and_how_closely_and_what_comes_next(trained_run, tmp_path):
+    with start_export(trained_run, tmp_path / "models") as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    version = tmp_path / "models" / "1"
+    assert output.startswith(f"{version}: verified, probabilities within ")
+    assert output.endswith("e-07 of the Keras model's, 25.3 MB\n")
+    assert errors.splitlines() == [
+        "writing the model as saved_model in float32",
+        "verifying it on 72 images",
+        f"Deploy it: keras-cifar deploy {tmp_path / 'models'} models-server",
+    ]
+
+
+@pytest.mark.slow
+def test_two_exports_at_once_get_numbers_of_their_own(trained_run, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        runs = [start_export(trained_run, tmp_path / "models") for _ in range(2)]
+        ends = list(pool.map(lambda process: process.communicate(), runs))
+    assert [process.returncode for process in runs] == [0, 0], ends
+    assert list(versions(tmp_path / "models")) == [1, 2]
+    for version in versions(tmp_path / "models").values():
+        saved_model.probabilities(version, [])
+    assert not list((tmp_path / "models").glob(".unfinished-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_an_export_that_is_ended_in_the_middle_leaves_no_version(trained_run, tmp_path, name):
+    model_dir = tmp_path / "models"
+    with start_export(trained_run, model_dir) as process:
+        while not list(model_dir.glob(".unfinished-*/saved_model.pb")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        process.send_signal(getattr(signal, name))
+    assert process.returncode == {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[name]
+    assert versions(model_dir) == {}
+    left = list(model_dir.glob(".unfinished-*"))
+    assert bool(left) == (name == "SIGKILL")
+    export(trained_run, model_dir)
+    assert [path.name for path in sorted(model_dir.iterdir())] == [".lock", "1"]
+
+
+@pytest.mark.slow
+def test_a_server_that_polls_never_sees_half_a_version(trained_run, tmp_path):
+    command = [sys.executable, SCRIPTS / "poll_exports.py", trained_run.path, "--exports", "4"]
+    result = subprocess.run(
+        [*command, "--work-dir", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "each one whole from its first sight to the end" in result.stdout
