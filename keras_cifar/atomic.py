@@ -21,17 +21,25 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~umask())  # mkstemp's own is 0o600
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        # A full disk shows when writing, where Python does not know the name any more.
-        error.filename = error.filename or str(path)
-        raise
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o666 & ~umask())  # mkstemp's own is 0o600
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives `path` to the error of a full disk: in writing, Python does not know the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:  # else it is a message, and a name would garble it
+            error.filename = error.filename or str(path)
+        raise
 
 
 def umask() -> int:

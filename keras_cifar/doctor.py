@@ -21,7 +21,12 @@ from keras_cifar.precision import cpu_flags, cpu_model, pick_precision
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
 # A module of each extra, which is there only if the extra is.
-_EXTRAS = {"cuda": "nvidia.cudnn", "tensorboard": "tensorboard"}
+_EXTRAS = {
+    "cuda": "nvidia.cudnn",
+    "litert": "ai_edge_litert",
+    "onnx": "tf2onnx",
+    "tensorboard": "tensorboard",
+}
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _GIGABYTE = 1e9
 # Preparing CIFAR-10 takes 0.5 GB, with the download beside the result.

@@ -6,7 +6,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 
+import keras
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -39,6 +41,26 @@ def refused():
 def contents(folder):
     """Every file below `folder` and what is in it."""
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Makes a file system of so many megabytes."""
+    disk = tmp_path / "disk"
+
+    def mount(*, megabytes):
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(disk)]
+        if (
+            os.geteuid() != 0
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
+            pytest.skip("needs the right to mount a file system")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 # Options
@@ -236,6 +258,165 @@ def test_a_run_on_all_images_has_no_validation_split(refused, unfinished):
     assert line.startswith("--split: got 'validation', expected test or train")
 
 
+# Exports and deployment
+
+NO_VERSION = "no version of a model here. Export one: keras-cifar export"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export"], "Missing argument '[RUN] MODEL_DIR'"),
+        (["export", "a", "b", "c"], "Expected [RUN] MODEL_DIR, got 3 paths."),
+        (["export", "b", "--format", "h5"], "'h5' is not one of 'saved_model', 'onnx', 'litert'"),
+        (["export", "b", "--version", "0"], "0 is not in the range"),
+        (["export", "b", "--precision", "int8"], "'int8' is not one of 'float32', 'bfloat16'"),
+        (["deploy", "a"], "Missing argument 'OUT_DIR'"),
+        (["deploy", "a", "b", "--device", "tpu"], "'tpu' is not one of 'cpu', 'gpu'"),
+        (["deploy", "a", "b", "--model-name", "a/b"], "--model-name: got 'a/b', expected at most"),
+        (["deploy", "a", "b", "--image", "a b"], "--image: got 'a b', expected a name such as"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_of_export_and_deploy(refused, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    line, code = refused(*arguments)
+    assert message in line
+    assert code == (1 if "no run" in message else 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bfloat16_is_wrong_usage_with_another_format(refused, trained_run, tmp_path):
+    options = ("--format", "onnx", "--precision", "bfloat16")
+    line, code = refused("export", trained_run.path, tmp_path / "models", *options)
+    assert line == "--precision: got 'bfloat16', expected float32 with format onnx."
+    assert code == 2
+
+
+def test_a_run_without_model_is_not_exported(refused, unfinished, tmp_path, monkeypatch):
+    train = "Train one: keras-cifar train"
+    line, code = refused("export", unfinished.path, tmp_path / "models")
+    assert (code, line) == (
+        1,
+        f"{unfinished.path}: no trained model; expected model.keras in it. "
+        f"{train} --run-dir {unfinished.path}",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert refused("export", "models") == (f"runs: no run here. {train}", 1)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_model_of_another_project_is_not_exported(refused, unfinished, tmp_path):
+    image = keras.Input((28, 28, 1), name="image")
+    keras.Model(image, keras.layers.Flatten()(image)).save(unfinished.model)
+    line, code = refused("export", unfinished.path, tmp_path / "models")
+    assert code == 1
+    assert line.startswith(f"{unfinished.model}: the model takes (None, 28, 28, 1) and gives")
+    unfinished.model.write_text("no model")
+    line, code = refused("export", unfinished.path, tmp_path / "models")
+    assert (code, line.startswith(f"{unfinished.model}: not a Keras model")) == (1, True)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_model_directory_that_is_a_file_or_not_writable_is_refused(
+    refused, trained_run, tmp_path
+):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "below"):
+        line, code = refused("export", trained_run.path, path)
+        assert (line, code) == (f"{file}: is not a folder. Name another MODEL_DIR.", 1)
+    assert file.read_text() == "mine"
+    line, code = refused("export", trained_run.path, "/proc/keras-cifar")
+    assert (code, line.startswith("/proc")) == (1, True)
+
+
+def test_a_version_that_exists_is_not_exported_again(refused, exported, trained_run):
+    before = contents(exported.version.parent)
+    line, code = refused("export", trained_run.path, exported.version.parent, "--version", 1)
+    assert (line, code) == (
+        f"{exported.version}: this version exists. Name another --version, or none for the next "
+        "number.",
+        1,
+    )
+    assert contents(exported.version.parent) == before
+
+
+def test_formats_are_not_mixed(refused, exported, trained_run):
+    line, code = refused("export", trained_run.path, exported.version.parent, "--format", "onnx")
+    assert code == 1
+    assert line == (
+        f"{exported.version}: holds a model as saved_model. Name another MODEL_DIR for one as onnx."
+    )
+
+
+@pytest.mark.parametrize("format_", ["onnx", "litert"])
+def test_a_format_whose_extra_is_missing_names_it(trained_run, tmp_path, format_):
+    """In an interpreter to which the extra's modules are hidden."""
+    code = (
+        "import importlib.util, sys\n"
+        "hidden = {'tf2onnx', 'onnxruntime', 'ai_edge_litert'}\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name in hidden else find(name)\n"
+        "from keras_cifar.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    arguments = ["export", str(trained_run.path), str(tmp_path / "m"), "--format", format_]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    expected = f"Error: --format {format_} needs more: pip install 'keras-cifar[{format_}]'\n"
+    assert result.stderr == expected
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_half_way_costs_the_export_and_nothing_else(
+    command, mounted, exported, trained_run
+):
+    disk = mounted(megabytes=40)
+    model_dir = disk / "models"
+    first = command("export", trained_run.path, model_dir)
+    assert first.returncode == 0, first.stderr
+    before = contents(model_dir)
+    result = command("export", trained_run.path, model_dir)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "No space left on device" in result.stderr.splitlines()[-1]
+    assert str(model_dir) in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert contents(model_dir) == before
+    assert sorted(path.name for path in model_dir.iterdir()) == [".lock", "1"]
+
+
+def test_a_model_directory_without_a_saved_model_is_not_deployed(refused, tmp_path):
+    models, kit = tmp_path / "models", tmp_path / "kit"
+    assert refused("deploy", models, kit) == (f"{models}: {NO_VERSION} {models}", 1)
+    (models / "1").mkdir(parents=True)
+    (models / "1" / "model.onnx").touch()
+    line, code = refused("deploy", models, kit)
+    assert code == 1
+    assert line.startswith(f"{models / '1'}: no SavedModel, which is what TensorFlow Serving takes")
+    assert not kit.exists()
+
+
+def test_a_kit_is_not_overwritten(refused, exported, tmp_path):
+    (tmp_path / "docker-compose.yml").write_text("mine")
+    line, code = refused("deploy", exported.version.parent, tmp_path)
+    assert (line, code) == (
+        f"{tmp_path}: has docker-compose.yml already. Replace them by --overwrite, "
+        "or name another OUT_DIR.",
+        1,
+    )
+    assert contents(tmp_path) == {tmp_path / "docker-compose.yml": b"mine"}
+    file = tmp_path / "file"
+    file.write_text("mine")
+    line, code = refused("deploy", exported.version.parent, file)
+    assert (line, code) == (f"{file}: is not a folder. Name another OUT_DIR.", 1)
+
+
 # The world
 
 
@@ -270,22 +451,10 @@ def test_without_network_the_error_names_the_ways_out(command, tmp_path):
     assert not run.exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 100 MB: room for the files of a run, not for a second checkpoint."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.slow
-def test_a_disk_that_fills_costs_one_epoch_and_the_run_goes_on_when_there_is_room(
-    command, small_disk
-):
+def test_a_disk_that_fills_costs_one_epoch_and_the_run_goes_on_when_there_is_room(command, mounted):
+    # Room for the files of a run, not for a second checkpoint.
+    small_disk = mounted(megabytes=100)
     run = RunDir(small_disk / "run")
     result = command(*TINY, "--epochs", 2, "--run-dir", run.path)
     assert result.returncode == 1

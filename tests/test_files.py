@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and a folder has one owner at a time."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.atomic import remove_unfinished, replacing
+from keras_cifar.atomic import naming, remove_unfinished, replacing
 from keras_cifar.lock import locked
 
 
@@ -35,6 +36,16 @@ def test_the_old_file_stays_when_the_block_fails(tmp_path):
         write_half_and_fail(path)
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_error_without_a_name_gets_one_and_a_message_stays_as_it_is(tmp_path):
+    for error, expected in (
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("it cannot be read"), "it cannot be read"),
+    ):
+        with pytest.raises(OSError, match=expected) as raised, naming(tmp_path):
+            raise error
+        assert raised.value.filename == (str(tmp_path) if error.errno else None)
 
 
 def test_a_new_file_has_the_permissions_that_the_user_set(tmp_path):

@@ -16,12 +16,21 @@ PACKAGE = Path(keras_cifar.__file__).parent
 # A layer may import what stands below it, and nothing of its own (but its own subpackage).
 LAYERS = (
     ("cli", "__main__"),
-    ("train", "evaluate", "plot", "client", "doctor"),
-    ("data", "model", "optimize", "precision", "image", "history"),
-    ("image_header", "lock", "atomic", "startup", "failures", "config"),
-    ("cifar10",),
+    ("train", "evaluate", "plot", "client", "export", "deploy", "doctor"),
+    ("data", "model", "optimize", "precision", "image", "history", "model_dir"),
+    (
+        "image_header",
+        "lock",
+        "atomic",
+        "startup",
+        "failures",
+        "config",
+        "folder",
+        "package_versions",
+    ),
+    ("cifar10", "serving"),
 )
-COMMANDS = ("data", "train", "evaluate", "plot", "predict", "doctor")
+COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "doctor")
 
 
 def stage_of(module):

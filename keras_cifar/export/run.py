@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_cifar.atomic import naming
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
 from keras_cifar.config import RunDir
 from keras_cifar.data.prepare import load
@@ -97,7 +98,7 @@ def export(
     origin = _origin(run_dir)
     model = load_model(run_dir.require_model())
     images = load(SAMPLE, split="train", data_dir=None).images[: sum(_VERIFIED_BATCHES)]
-    with _naming(model_dir), unfinished_version(model_dir) as folder:
+    with naming(model_dir), unfinished_version(model_dir) as folder:
         click.echo(f"writing the model as {format} in {precision}", err=True)
         with _as_os_error(model_dir):
             _WRITERS[format].write(inference_model(model, precision=precision), folder)
@@ -148,16 +149,6 @@ def _evaluation(run_dir: RunDir) -> dict[str, Any] | None:
             f"{run_dir.metrics}: not the metrics.json of a run ({error}). "
             f"Measure it again: keras-cifar evaluate {run_dir.path}"
         ) from error
-
-
-@contextmanager
-def _naming(model_dir: Path) -> Iterator[None]:
-    """Gives a name to the error of a full disk, which Python raises without one."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(model_dir)
-        raise
 
 
 @contextmanager

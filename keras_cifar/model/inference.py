@@ -5,9 +5,22 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from keras import layers
 
 from keras_cifar.cifar10 import IMAGE_SHAPE
+
+
+class _Shift(layers.Layer):
+    """Adds a number to each channel; `layers.Rescaling` would multiply by 1 as well."""
+
+    def __init__(self, *, offset: list[float], **options: Any) -> None:
+        super().__init__(**options)
+        self.offset = offset
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns inputs (n, height, width, channels) + offset (channels,)."""
+        return tf.cast(inputs, self.compute_dtype) + tf.constant(self.offset, self.compute_dtype)
 
 
 class _Step(NamedTuple):
@@ -77,16 +90,10 @@ def _step(layer: layers.Layer) -> _Step:
         # Its mean may be a weight, a setting or neither any more; numbers are easier to go on with.
         mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
         scale = 1 / np.sqrt(variance)
-        return _rescaling(layer.name, scale=scale, offset=-mean * scale)
+        config = {"scale": scale.tolist(), "offset": (-mean * scale).tolist()}
+        return _Step(layers.Rescaling, {"name": layer.name, **config}, [])
     weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
     return _Step(type(layer), layer.get_config(), weights)
-
-
-def _rescaling(
-    name: str, *, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
-) -> _Step:
-    config = {"name": name, "scale": scale.tolist(), "offset": offset.tolist()}
-    return _Step(layers.Rescaling, config, [])
 
 
 def _joined(previous: _Step, step: _Step) -> list[_Step]:
@@ -121,5 +128,8 @@ def _with_scale(rescaling: _Step, convolution: _Step) -> list[_Step]:
     """Splits y = x * scale + offset: the shift stays a layer, the kernel takes the scale."""
     scale, offset = (np.asarray(rescaling.config[name]) for name in ("scale", "offset"))
     kernel, *bias = convolution.weights  # (height, width, channels, filters)
-    shift = _rescaling(rescaling.config["name"], scale=np.ones_like(scale), offset=offset / scale)
-    return [shift, convolution._replace(weights=[kernel * scale[..., np.newaxis], *bias])]
+    shift = {"name": rescaling.config["name"], "offset": (offset / scale).tolist()}
+    return [
+        _Step(_Shift, shift, []),
+        convolution._replace(weights=[kernel * scale[..., np.newaxis], *bias]),
+    ]
