@@ -331,6 +331,17 @@ def test_a_model_directory_that_is_a_file_or_not_writable_is_refused(
     assert (code, line.startswith("/proc")) == (1, True)
 
 
+def test_a_run_is_no_model_directory(refused, trained_run):
+    before = contents(trained_run.path)
+    line, code = refused("export", trained_run.path, trained_run.path)
+    assert (line, code) == (
+        f"{trained_run.path}: is the folder of a run. Name where to export it to as well: "
+        f"keras-cifar export {trained_run.path} MODEL_DIR",
+        1,
+    )
+    assert contents(trained_run.path) == before
+
+
 def test_a_version_that_exists_is_not_exported_again(refused, exported, trained_run):
     before = contents(exported.version.parent)
     line, code = refused("export", trained_run.path, exported.version.parent, "--version", 1)
@@ -383,9 +394,8 @@ def test_a_disk_that_fills_half_way_costs_the_export_and_nothing_else(
     result = command("export", trained_run.path, model_dir)
     assert result.returncode == 1
     assert result.stdout == ""
-    assert result.stderr.splitlines()[-1].startswith("Error: ")
-    assert "No space left on device" in result.stderr.splitlines()[-1]
-    assert str(model_dir) in result.stderr.splitlines()[-1]
+    error = result.stderr.splitlines()[-1]
+    assert error == f"Error: {model_dir}: No space left on device."
     assert "Traceback" not in result.stderr
     assert contents(model_dir) == before
     assert sorted(path.name for path in model_dir.iterdir()) == [".lock", "1"]

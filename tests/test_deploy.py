@@ -374,6 +374,7 @@ def test_the_highest_version_is_served(exported, tmp_path):
         (tmp_path / "models" / name / "saved_model.pb").touch()
     deploy(tmp_path / "models", tmp_path / "kit")
     assert "versions: 10\n" in (tmp_path / "kit" / "models.config").read_text()
+    assert "add `versions: 11` below `versions: 10`" in (tmp_path / "kit" / "README.md").read_text()
 
 
 def test_files_are_replaced_only_when_told_so(exported, tmp_path):

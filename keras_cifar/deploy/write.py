@@ -86,15 +86,16 @@ def deploy(
         OSError: no SavedModel in `model_dir`, or `out_dir` has such files or cannot be written.
     """
     _check(model_name=model_name, device=device, image=image)
-    version = _highest_version(model_dir)
+    number, folder = _highest_version(model_dir)
     require_writable(out_dir, name="OUT_DIR")
     values = _values(model_name=model_name, device=device, image=image or default_image(device))
     way = _relative(model_dir, out_dir)
     values |= {
-        "version": str(version),
+        "version": str(number),
+        "next_version": str(number + 1),
         # Docker Compose takes "$" for a variable; a JSON string is a YAML string.
         "model_dir": json.dumps(way.replace("$", "$$")),
-        "version_path": shlex.quote(f"{way}/{version}"),
+        "version_path": shlex.quote(f"{way}/{folder.name}"),
     }
     contents = {
         out_dir / path.name: _Template(path.read_text()).substitute(values)
@@ -121,7 +122,7 @@ def _check(*, model_name: str, device: str, image: str | None) -> None:
         raise ValueError(f"image: got {image!r}, expected a name such as {default_image('cpu')}.")
 
 
-def _highest_version(model_dir: Path) -> int:
+def _highest_version(model_dir: Path) -> tuple[int, Path]:
     present = versions(model_dir)
     if not present:
         raise FileNotFoundError(
@@ -133,7 +134,7 @@ def _highest_version(model_dir: Path) -> int:
             f"{folder}: no SavedModel, which is what TensorFlow Serving takes. "
             "Export one into another MODEL_DIR, with --format saved_model."
         )
-    return number
+    return number, folder
 
 
 def _values(*, model_name: str, device: str, image: str) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Writes a run's model into a model directory: built aside, verified, then published."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -92,6 +94,7 @@ def export(
             nothing is published.
     """
     _check_choices(format=format, precision=precision)
+    _refuse_run(model_dir)
     require_writable(model_dir, name="MODEL_DIR")
     refuse_existing(model_dir, number=number)
     refuse_other_formats(model_dir, format=format)
@@ -121,6 +124,15 @@ def _check_choices(*, format: str, precision: str) -> None:
         raise ValueError(f"precision: got {precision!r}, expected one of {expected}.")
     if precision != "float32" and format != "saved_model":
         raise ValueError(f"precision: got {precision!r}, expected float32 with format {format}.")
+
+
+def _refuse_run(model_dir: Path) -> None:
+    """Refuses to export into a run, which happens to those who name a run and nothing else."""
+    if RunDir(model_dir).config.is_file():
+        raise FileExistsError(
+            f"{model_dir}: is the folder of a run. Name where to export it to as well: "
+            f"keras-cifar export {model_dir} MODEL_DIR"
+        )
 
 
 def _origin(run_dir: RunDir) -> dict[str, Any]:
@@ -156,6 +168,8 @@ def _as_os_error(model_dir: Path) -> Iterator[None]:
     """Turns what TensorFlow raises where it cannot write into what Python would."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(model_dir)) from error
     except tf.errors.OpError as error:
         reason = error.message.strip().splitlines()[0]
         raise OSError(f"{model_dir}: the model cannot be written ({reason}).") from error
@@ -178,7 +192,8 @@ def _verify(
         FloatingPointError: less closely than `_TOLERANCES` says.
     """
     batches = np.split(images, np.cumsum(_VERIFIED_BATCHES)[:-1])
-    logits = [predict_logits(model, batch, batch_size=len(batch)) for batch in batches]
+    with tf.device("CPU:0"):  # as the runtimes below: a GPU may round to TF32
+        logits = [predict_logits(model, batch, batch_size=len(batch)) for batch in batches]
     answers = _WRITERS[format].probabilities(folder, batches)
     differences = [
         np.abs(found - np.exp(log_softmax(expected))).max()

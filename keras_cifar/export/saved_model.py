@@ -35,8 +35,9 @@ def write(model: keras.Model, folder: Path) -> None:
     """Writes a SavedModel with a signature for pixels and one for encoded images.
 
     The weights are variables, once each, for both signatures. As constants of the graph they would
-    be 8 % faster for single images, but a loaded version would take 300 MB more; a server gets
-    that speed from TF_ONEDNN_ASSUME_FROZEN_WEIGHTS (see `keras_cifar.deploy`).
+    be 8 % faster for single images, but a loaded version would take 300 MB more memory (Intel
+    Xeon with AVX-512, 2 cores, TensorFlow 2.21, November 2026). A server has that speed for 30 MB
+    from TF_ONEDNN_ASSUME_FROZEN_WEIGHTS, which `deploy` sets.
 
     Args:
         model: images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
@@ -106,7 +107,9 @@ def _loaded(folder: Path) -> Iterator[tuple[Any, Any]]:
     level = logger.level
     logger.setLevel(logging.ERROR)  # it calls its own loader deprecated; the servers use it
     try:
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        # On the CPU, since a GPU may round to TF32.
+        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+        with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
             yield session, tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
     finally:
         logger.setLevel(level)
