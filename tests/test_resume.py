@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.config import RunDir, TrainConfig
+from keras_cifar.config import RunDir, TrainConfig, settings_dict
 from keras_cifar.history import read_history
 from keras_cifar.train import checkpoint, resume, train
 from keras_cifar.train.fit import compile_model
@@ -153,15 +153,18 @@ def test_a_checkpoint_holds_the_dropout_generators_and_the_optimizer(stopped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_killed_run_with_adam_ends_as_if_it_had_not_been(precision, tmp_path):
+def test_a_killed_run_with_adam_ends_as_if_it_had_not_been(half_precision, command, tmp_path):
     config = dataclasses.replace(
-        TINY, optimizer="adam", learning_rate=1e-3, epochs=3, precision=precision
+        TINY, optimizer="adam", learning_rate=1e-3, epochs=2, precision=half_precision
     )
     unbroken, killed = RunDir(tmp_path / "unbroken"), RunDir(tmp_path / "killed")
-    train(config, unbroken)
-    train_and_stop(killed, config, epoch=2)
-    resume(killed)
+    options = settings_dict(config)
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    result = command("train", *arguments, "--run-dir", unbroken.path)
+    assert result.returncode == 0, result.stderr
+    train_and_stop(killed, config, epoch=1)
+    result = command("train", "--resume", "--run-dir", killed.path)
+    assert result.returncode == 0, result.stderr
     assert_same_end(killed, unbroken)
 
 

@@ -124,11 +124,12 @@ def test_a_finished_run_is_not_resumed(tiny_run):
         resume(run_dir)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_trains_and_keeps_float32(precision, tmp_path):
-    config = dataclasses.replace(TINY, precision=precision, epochs=1)
+def test_half_precision_trains_and_keeps_float32(half_precision, command, tmp_path):
     run_dir = RunDir(tmp_path / "run")
-    train(config, run_dir)
+    options = ("--dataset", "sample", "--validation-fraction", 0.9, "--batch-size", 50)
+    options = (*options, "--epochs", 1, "--precision", half_precision)
+    result = command("train", *options, "--run-dir", run_dir.path)
+    assert result.returncode == 0, result.stderr
     assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.15)
     assert {layer.dtype_policy.name for layer in load_model(run_dir.model).layers} == {"float32"}
 

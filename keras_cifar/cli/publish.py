@@ -31,7 +31,7 @@ _MODULES = {"saved_model": (), "onnx": ("tf2onnx", "onnxruntime"), "litert": ("a
     type=click.Choice(EXPORT_PRECISIONS),
     default="float32",
     show_default=True,
-    help="Of weights and arithmetic; bfloat16 is for servers whose CPU or GPU multiplies it.",
+    help="Of weights and arithmetic; bfloat16 is for servers that compute it faster.",
 )
 @click.option(
     "--version",
