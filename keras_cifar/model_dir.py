@@ -87,7 +87,12 @@ def publish(folder: Path, *, number: int | None) -> Path:
         present = versions(folder.parent)
         if number in present:
             raise FileExistsError(_exists(present[number]))
-        target = folder.parent / str(max(present, default=0) + 1 if number is None else number)
+        chosen = max(present, default=0) + 1 if number is None else number
+        if chosen > MAX_VERSION:
+            raise FileExistsError(
+                f"{present[MAX_VERSION]}: no number is higher. Name a free one: --version N."
+            )
+        target = folder.parent / str(chosen)
         try:
             folder.rename(target)
         except OSError as error:

@@ -88,6 +88,13 @@ def test_a_number_with_leading_zeros_is_taken_too(tmp_path):
         new_version(tmp_path, number=7)
 
 
+def test_behind_the_highest_number_of_all_one_has_to_be_named(tmp_path):
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(FileExistsError, match=r"775807: no number is higher. Name a free one"):
+        new_version(tmp_path)
+    assert new_version(tmp_path, number=5).name == "5"
+
+
 def test_exports_at_once_get_different_numbers(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda i: new_version(tmp_path, content=str(i)), range(64)))

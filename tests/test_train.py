@@ -16,6 +16,7 @@ from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.history import COLUMNS, read_history
 from keras_cifar.model.load import load_model
+from keras_cifar.precision import pick_precision
 from keras_cifar.train import resume, train
 from keras_cifar.train.fit import compile_model, fit
 
@@ -138,7 +139,8 @@ def test_half_precision_trains_and_keeps_float32(half_precision, command, tmp_pa
 def test_a_part_of_the_real_data_is_learned(full_data_dir, tmp_path):
     """5,000 of the 50,000 images, 5 epochs: well above the 10 % of guessing."""
     examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(5000))
-    config = dataclasses.replace(RECIPES["article"]["sgd"], epochs=5, precision="bfloat16")
+    precision, _ = pick_precision()
+    config = dataclasses.replace(RECIPES["article"]["sgd"], epochs=5, precision=precision)
     run_dir = RunDir(tmp_path)
     run_dir.checkpoint.mkdir()
     outcome = fit(config, run_dir, examples=examples, start=None, tensorboard=None)
