@@ -9,11 +9,16 @@ import click
 
 from keras_cifar.cli.options import PATH, wrong_usage
 from keras_cifar.config import RunDir, newest_run
+from keras_cifar.model_dir import MAX_VERSION
 from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, FORMATS, MODEL_NAME, default_image
 from keras_cifar.startup import start_tensorflow
 
 # What a format needs and only its extra, of the same name, brings.
-_MODULES = {"saved_model": (), "onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert",)}
+_MODULES = {
+    "saved_model": (),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "litert": ("ai_edge_litert",),
+}
 
 
 @click.command()
@@ -36,7 +41,7 @@ _MODULES = {"saved_model": (), "onnx": ("tf2onnx", "onnxruntime"), "litert": ("a
 @click.option(
     "--version",
     "number",
-    type=click.IntRange(1, 2**63 - 1),
+    type=click.IntRange(1, MAX_VERSION),
     metavar="N",
     help="Number of the version.  [default: one above the highest]",
 )
@@ -63,7 +68,7 @@ def export(paths: tuple[Path, ...], format_: str, precision: str, number: int | 
         )
     click.echo(str(exported))
     if format_ == "saved_model":
-        kit = shlex.quote(f"{model_dir.name}-server")
+        kit = shlex.quote(f"{model_dir.resolve().name}-server")
         click.echo(f"Deploy it: keras-cifar deploy {shlex.quote(str(model_dir))} {kit}", err=True)
 
 
