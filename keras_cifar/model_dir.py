@@ -12,6 +12,7 @@ from keras_cifar.atomic import TEMPORARY, remove_unfinished, sync, umask
 
 # By format, the file that makes a folder a version of it.
 FORMAT_FILES = {"saved_model": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}
+FORMATS = tuple(FORMAT_FILES)
 MAX_VERSION = 2**63 - 1
 
 

@@ -1,7 +1,6 @@
 """How a model is served: what export, deployment and clients agree on."""
 
-# What a model can be exported as; TensorFlow Serving takes the first.
-FORMATS = ("saved_model", "onnx", "litert")
+# Of weights and arithmetic of an exported model.
 EXPORT_PRECISIONS = ("float32", "bfloat16")
 # The name that a model has on a server where the user does not say otherwise.
 MODEL_NAME = "cifar10"

@@ -9,8 +9,8 @@ import click
 
 from keras_cifar.cli.options import PATH, wrong_usage
 from keras_cifar.config import RunDir, newest_run
-from keras_cifar.model_dir import MAX_VERSION
-from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, FORMATS, MODEL_NAME, default_image
+from keras_cifar.model_dir import FORMATS, MAX_VERSION
+from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, MODEL_NAME, default_image
 from keras_cifar.startup import start_tensorflow
 
 # What a format needs and only its extra, of the same name, brings.

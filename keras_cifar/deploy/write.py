@@ -18,10 +18,6 @@ _TEMPLATES = Path(__file__).parent / "templates"
 # which adds "-models" and stops at 63 characters.
 _MODEL_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?")
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*")
-_CONFIG_FILES = {
-    "cpu": ("models.config", "batching_parameters.txt", "monitoring.config"),
-    "gpu": ("models.config", "batching_parameters.txt", "monitoring.config", "session.config"),
-}
 _FLAGS = (
     "--port=8500",
     "--rest_api_port=8501",
@@ -141,7 +137,7 @@ def _values(*, model_name: str, device: str, image: str) -> dict[str, str]:
     """Returns what the templates leave open, the version and its place aside."""
     flags = [*_FLAGS, *_DEVICE_FLAGS[device]]
     sizes = BATCH_SIZES[device]
-    files = _CONFIG_FILES[device]
+    files = [Path(flag).name for flag in flags if "=/config/" in flag]
     return {
         "model_name": model_name,
         "kubernetes_name": re.sub("[_.]", "-", model_name.lower()),

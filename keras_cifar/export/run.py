@@ -27,13 +27,14 @@ from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
 from keras_cifar.model_dir import (
+    FORMATS,
     publish,
     refuse_existing,
     refuse_other_formats,
     unfinished_version,
 )
 from keras_cifar.package_versions import package_versions
-from keras_cifar.serving import EXPORT_PRECISIONS, FORMATS
+from keras_cifar.serving import EXPORT_PRECISIONS
 
 ORIGIN_FILE = "origin.json"
 # Largest difference of a probability from the Keras model's that is published.
@@ -194,11 +195,12 @@ def _verify(
     batches = np.split(images, np.cumsum(_VERIFIED_BATCHES)[:-1])
     with tf.device("CPU:0"):  # as the runtimes below: a GPU may round to TF32
         logits = [predict_logits(model, batch, batch_size=len(batch)) for batch in batches]
+    expected = [np.exp(log_softmax(of_batch)) for of_batch in logits]
     answers = _WRITERS[format].probabilities(folder, batches)
     differences = [
-        np.abs(found - np.exp(log_softmax(expected))).max()
+        np.abs(found - wanted).max()
         for by_batch in answers.values()
-        for found, expected in zip(by_batch, logits, strict=True)
+        for found, wanted in zip(by_batch, expected, strict=True)
     ]
     largest, tolerance = float(np.max(differences)), _TOLERANCES[precision]
     if not largest <= tolerance:  # NaN is not

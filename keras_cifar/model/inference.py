@@ -56,9 +56,10 @@ def inference_model(model: keras.Model, *, precision: str) -> keras.Sequential:
             raise ValueError(f"precision: got {precision!r}, expected float32 for this model.")
         return keras.Sequential([_image(), model, softmax])
     steps = _steps(model)
+    last = len(steps) - 1
     new_layers = [
-        step.kind.from_config({**step.config, "dtype": "float32" if is_edge else precision})
-        for step, is_edge in zip(steps, _edges(len(steps)), strict=True)
+        step.kind.from_config({**step.config, "dtype": precision if 0 < i < last else "float32"})
+        for i, step in enumerate(steps)
     ]
     built = keras.Sequential([_image(), *new_layers, softmax])
     for layer, step in zip(new_layers, steps, strict=True):
@@ -68,10 +69,6 @@ def inference_model(model: keras.Model, *, precision: str) -> keras.Sequential:
 
 def _image() -> keras.KerasTensor:
     return keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
-
-
-def _edges(number: int) -> list[bool]:
-    return [position in (0, number - 1) for position in range(number)]
 
 
 def _steps(model: keras.Sequential) -> list[_Step]:
