@@ -25,7 +25,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_cifar.deploy import deploy
-from keras_cifar.serving import BATCH_SIZES
+from keras_cifar.serving import BATCHING
 
 FILES = {
     "README.md",
@@ -119,11 +119,11 @@ def test_batching_parameters_keep_the_servers_rules(kit, device):
         max_execution_batch_size="Int64Value",
     )
     sizes = list(parameters.allowed_batch_sizes)
-    assert sizes == sorted(set(sizes)) == list(BATCH_SIZES[device])
+    assert sizes == sorted(set(sizes)) == list(BATCHING[device].allowed_batch_sizes)
     # The last one: of max_batch_size without splitting, of max_execution_batch_size with it.
-    assert sizes[-1] == parameters.max_batch_size.value
-    assert sizes[-1] == parameters.max_execution_batch_size.value
     assert parameters.enable_large_batch_splitting.value
+    assert sizes[-1] == parameters.max_execution_batch_size.value
+    assert parameters.max_batch_size.value == BATCHING[device].max_batch_size
     assert parameters.num_batch_threads.value >= 1
 
 

@@ -30,7 +30,7 @@ from keras_cifar.model.article import build_model
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model_dir import versions
-from keras_cifar.serving import BATCH_SIZES
+from keras_cifar.serving import BATCHING
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 OUTPUTS = {"probabilities", "label", "class_id"}
@@ -206,7 +206,9 @@ def test_warm_up_has_a_request_for_each_signature_and_batch_size(warmup):
         for request in requests
         for tensor in request.inputs.values()
     )
-    sizes = {size for sizes in BATCH_SIZES.values() for size in sizes}
+    sizes = {size for each in BATCHING.values() for size in each.allowed_batch_sizes}
+    # A server refuses larger requests, its own too, and then the whole version.
+    assert all(max(sizes) <= each.max_batch_size for each in BATCHING.values())
     expected = [(name, size) for name in ("image_bytes", "serving_default") for size in sizes]
     assert found == sorted(expected)
     assert {request.model_spec.name for request in requests} == {"cifar10"}

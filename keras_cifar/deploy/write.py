@@ -11,7 +11,7 @@ from typing import Literal
 from keras_cifar.atomic import replacing
 from keras_cifar.folder import require_writable
 from keras_cifar.model_dir import version_format, versions
-from keras_cifar.serving import BATCH_SIZES, DEVICES, MODEL_NAME, default_image
+from keras_cifar.serving import BATCHING, DEVICES, METRICS_PATH, MODEL_NAME, default_image
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # A name that is also a folder's, part of a URL and, with "-" for "_" and ".", one on Kubernetes,
@@ -136,15 +136,22 @@ def _highest_version(model_dir: Path) -> tuple[int, Path]:
 def _values(*, model_name: str, device: str, image: str) -> dict[str, str]:
     """Returns what the templates leave open, the version and its place aside."""
     flags = [*_FLAGS, *_DEVICE_FLAGS[device]]
-    sizes = BATCH_SIZES[device]
+    batching = BATCHING[device]
     files = [Path(flag).name for flag in flags if "=/config/" in flag]
     return {
         "model_name": model_name,
         "kubernetes_name": re.sub("[_.]", "-", model_name.lower()),
         "image": image,
         "device": device.upper(),
-        "max_batch_size": str(max(sizes)),
-        "allowed_batch_sizes": "\n".join(f"allowed_batch_sizes: {size}" for size in sizes),
+        "max_batch_size": str(batching.max_batch_size),
+        "max_execution_batch_size": str(max(batching.allowed_batch_sizes)),
+        "batch_timeout_micros": str(batching.batch_timeout_micros),
+        "num_batch_threads": str(batching.num_batch_threads),
+        "max_enqueued_batches": str(batching.max_enqueued_batches),
+        "allowed_batch_sizes": "\n".join(
+            f"allowed_batch_sizes: {size}" for size in batching.allowed_batch_sizes
+        ),
+        "metrics_path": METRICS_PATH,
         "session_row": _SESSION_ROW[device],
         "compose_flags": "\n".join(f"      - {flag}" for flag in flags),
         "compose_devices": _COMPOSE_DEVICES[device],

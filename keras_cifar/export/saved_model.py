@@ -1,6 +1,5 @@
 """The SavedModel: what TensorFlow Serving loads, and the same road to load it by."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import tensorflow as tf
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
 from keras_cifar.image import image_from_bytes
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE, IMAGE_INPUT, IMAGE_SIGNATURE
+from keras_cifar.tf1_loader import load_saved_model
 
 # What both signatures give for n images: name, type and shape.
 _OUTPUTS = {
@@ -103,16 +103,10 @@ def _png(images: npt.NDArray[np.uint8]) -> list[bytes]:
 
 @contextmanager
 def _loaded(folder: Path) -> Iterator[tuple[Any, Any]]:
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it calls its own loader deprecated; the servers use it
-    try:
-        # On the CPU, since a GPU may round to TF32.
-        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
-        with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-            yield session, tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
-    finally:
-        logger.setLevel(level)
+    # On the CPU, since a GPU may round to TF32.
+    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
+        yield session, load_saved_model(session, folder)
 
 
 def _runner(session: Any, signature: Any) -> Callable[[Any], npt.NDArray[np.float32]]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_cifar.serving import (
-    BATCH_SIZES,
+    BATCHING,
     BYTES_INPUT,
     BYTES_SIGNATURE,
     IMAGE_INPUT,
@@ -27,7 +27,8 @@ def write_warmup(folder: Path, *, images: npt.NDArray[np.uint8]) -> None:
     """
     path = folder / WARMUP_FILE
     path.parent.mkdir()
-    sizes = sorted({size for sizes in BATCH_SIZES.values() for size in sizes})
+    batchings = BATCHING.values()
+    sizes = sorted({size for batching in batchings for size in batching.allowed_batch_sizes})
     with tf.io.TFRecordWriter(str(path)) as writer:
         for size in sizes:
             pixels = np.resize(images, (size, *images.shape[1:]))
