@@ -24,14 +24,18 @@ class Header(NamedTuple):
     frames: int = 1
 
 
-def check_header(encoded: bytes) -> Header:
+def check_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Reads format and size of an encoded image.
+
+    Args:
+        encoded: at least its beginning.
+        max_pixels: of all its frames together.
 
     Returns:
         A header that is safe to decode; the pixels behind it may still be damaged.
 
     Raises:
-        ValueError: not one of `FORMATS`, more than `MAX_PIXELS`, or of a kind that
+        ValueError: not one of `FORMATS`, more than `max_pixels`, or of a kind that
             TensorFlow decodes wrongly: an animated WebP, a BMP with a palette or compressed.
     """
     try:
@@ -40,11 +44,11 @@ def check_header(encoded: bytes) -> Header:
         raise ValueError("the image is damaged: it ends within its header") from error
     if header.width < 1 or header.height < 1:
         raise ValueError(f"the image is damaged: it claims {header.width} x {header.height} pixels")
-    if header.width * header.height * header.frames > MAX_PIXELS:
+    if header.width * header.height * header.frames > max_pixels:
         frames = f" in {header.frames} frames" if header.frames > 1 else ""
         raise ValueError(
             f"the image claims {header.width:,} x {header.height:,} pixels{frames}; "
-            f"at most {MAX_PIXELS:,} are read. Make it smaller"
+            f"at most {max_pixels:,} are read. Make it smaller"
         )
     return header
 

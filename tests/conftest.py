@@ -1,9 +1,12 @@
 """Real CIFAR-10 images for all tests, and a real run to look at."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,71 @@ def trained_run(training: subprocess.CompletedProcess[str]) -> RunDir:
 def exported(trained_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Version 1 of `trained_run`'s model, a SavedModel."""
     return export(trained_run, tmp_path_factory.mktemp("models") / "cifar10")
+
+
+@dataclass
+class Server:
+    """A running keras-cifar serve.
+
+    Attributes:
+        url: of REST.
+        grpc: address of gRPC.
+        process: the server's.
+        log: the file with its stderr.
+    """
+
+    url: str
+    grpc: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+@contextmanager
+def run_server(folder: Path, *arguments: object, **options: Any) -> Iterator[Server]:
+    """Runs keras-cifar serve on free ports; afterwards it must end well.
+
+    Args:
+        folder: for its log.
+        arguments: its arguments, ports aside.
+        options: of the process.
+    """
+    command = [sys.executable, "-m", "keras_cifar", "serve", *map(str, arguments)]
+    log = folder / "server.log"
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [*command, "--rest-port", "0", "--grpc-port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            **options,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            announced = process.stdout.readline() + process.stdout.readline()
+            found = re.search(r": (https?://\S+)\ngRPC: (\S+)\n", announced)
+            assert found, log.read_text()
+            yield Server(found[1], found[2], process, log)
+            if process.poll() is None:
+                process.terminate()
+            assert process.wait(timeout=60) == 0, log.read_text()
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., Any]:
+    """`run_server`, for tests, which cannot import it."""
+    return run_server
+
+
+@pytest.fixture(scope="session")
+def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of `exported`, under the name cifar10."""
+    folder = tmp_path_factory.mktemp("server")
+    with run_server(folder, exported.version.parent, "--access-log", "off") as running:
+        yield running
 
 
 @pytest.fixture(params=["bfloat16", "float16"])

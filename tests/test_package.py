@@ -16,8 +16,8 @@ PACKAGE = Path(keras_cifar.__file__).parent
 # A layer may import what stands below it, and nothing of its own (but its own subpackage).
 LAYERS = (
     ("cli", "__main__"),
-    ("train", "evaluate", "plot", "client", "export", "deploy", "doctor"),
-    ("data", "model", "optimize", "precision", "image", "history", "model_dir"),
+    ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
+    ("data", "model", "optimize", "precision", "image", "history", "model_dir", "tf1_loader"),
     (
         "image_header",
         "lock",
@@ -30,7 +30,7 @@ LAYERS = (
     ),
     ("cifar10", "serving"),
 )
-COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "doctor")
+COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")
 
 
 def stage_of(module):

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
+from google.protobuf.json_format import ParseError
 
 from keras_cifar.cifar10 import DatasetFacts
 from keras_cifar.data.examples import Examples, check, in_canonical_order

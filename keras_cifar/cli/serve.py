@@ -1,0 +1,176 @@
+"""Serve a model: by the server of this package, or by TensorFlow Serving itself."""
+
+import importlib.util
+import os
+from typing import Any
+
+import click
+
+from keras_cifar.cli.options import PATH, wrong_usage
+from keras_cifar.serve import Limits, Settings
+from keras_cifar.startup import start_tensorflow
+
+# Modules that only the extra brings.
+_MODULES = (
+    "grpc_health",
+    "httptools",
+    "prometheus_client",
+    "starlette",
+    "tensorflow_serving",
+    "uvicorn",
+    "uvloop",
+)
+_PORT = click.IntRange(0, 65535)
+_SECONDS = click.FloatRange(0)
+_BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "token": "--token"}
+
+
+@click.command()
+@click.argument("model_dir", type=PATH, required=False)
+@click.option(
+    "--engine",
+    type=click.Choice(("own", "tf-serving")),
+    default="own",
+    show_default=True,
+    help="This package's server, or TensorFlow Serving where it or its Docker image is.",
+)
+@click.option(
+    "--model-name", default=Settings.model_name, show_default=True, help="What clients ask for."
+)
+@click.option("--host", default=Settings.host, show_default=True, help="Address to listen at.")
+@click.option(
+    "--rest-port",
+    type=_PORT,
+    default=Settings.rest_port,
+    show_default=True,
+    help="Of REST and the page; 0 for any that is free.",
+)
+@click.option(
+    "--grpc-port",
+    type=_PORT,
+    default=Settings.grpc_port,
+    show_default=True,
+    help="Of gRPC; 0 for any that is free.",
+)
+@click.option("--grpc-socket", type=PATH, metavar="FILE", help="A Unix socket for gRPC as well.")
+@click.option(
+    "--models-config", type=PATH, metavar="FILE", help="models.config, in place of MODEL_DIR."
+)
+@click.option(
+    "--models-config-poll",
+    "models_config_poll_seconds",
+    type=_SECONDS,
+    default=Settings.models_config_poll_seconds,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks at it; 0 for one look.",
+)
+@click.option(
+    "--poll",
+    "poll_seconds",
+    type=click.FloatRange(0.01),
+    default=Settings.poll_seconds,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks for new versions.",
+)
+@click.option(
+    "--labels-may-wait",
+    is_flag=True,
+    help="Let a new label name a version that is not loaded yet.",
+)
+@click.option(
+    "--batching-parameters",
+    type=PATH,
+    metavar="FILE",
+    help="batching_parameters.txt.  [default: as `deploy` writes it]",
+)
+@click.option(
+    "--monitoring-config",
+    type=PATH,
+    metavar="FILE",
+    help="monitoring.config.  [default: metrics at their usual path]",
+)
+@click.option(
+    "--ssl-certificate", type=PATH, metavar="FILE", help="PEM file, for TLS on both ports."
+)
+@click.option("--ssl-key", type=PATH, metavar="FILE", help="PEM file with the certificate's key.")
+@click.option(
+    "--token",
+    envvar="KERAS_CIFAR_TOKEN",
+    help="Answer only requests that bear it. Better given as KERAS_CIFAR_TOKEN: other users of "
+    "the machine can read the command line.",
+)
+@click.option("--cors", is_flag=True, help="Let pages of other origins read the answers.")
+@click.option(
+    "--access-log",
+    default=Settings.access_log,
+    show_default=True,
+    metavar="FILE",
+    help="A line of JSON for each request: a file, - for stderr, or off.",
+)
+@click.option(
+    "--max-body-bytes",
+    type=click.IntRange(1),
+    default=Limits.body_bytes,
+    show_default=True,
+    help="Of a request.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=Limits.pixels,
+    show_default=True,
+    help="Of an encoded image.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1),
+    default=Limits.requests,
+    show_default=True,
+    help="At work or waiting at a time.",
+)
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=click.FloatRange(0.1),
+    default=Limits.seconds,
+    show_default=True,
+    metavar="SECONDS",
+    help="For an answer over REST.",
+)
+def serve(
+    engine: str,
+    access_log: str,
+    max_body_bytes: int,
+    max_pixels: int,
+    max_requests: int,
+    timeout_seconds: float,
+    **options: Any,
+) -> None:
+    """Serve the models in MODEL_DIR as TensorFlow Serving would, with a page to try them in.
+
+    Stops at Ctrl-C or SIGTERM, once the requests at work have their answers.
+    """
+    limits = Limits(max_body_bytes, max_pixels, timeout_seconds, max_requests)
+    with wrong_usage(**_BINDING):
+        settings = Settings(
+            **options, access_log=None if access_log == "off" else access_log, limits=limits
+        )
+    if engine == "tf-serving":
+        raise NotImplementedError
+    if any(importlib.util.find_spec(module) is None for module in _MODULES):
+        raise click.ClickException("serve needs more: pip install 'keras-cifar[serve]'")
+    # What TensorFlow warns of is what clients got wrong, and they hear of it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # The weights of a version never change: oneDNN may keep them in the form it likes best.
+    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
+    start_tensorflow()
+    from keras_cifar.serve.server import serve as run
+
+    run(settings, announce=_announce)
+
+
+def _announce(url: str, address: str) -> None:
+    click.echo(f"REST and a page to try it: {url}")
+    click.echo(f"gRPC: {address}")

@@ -1,0 +1,188 @@
+"""TensorFlow Serving's configuration files in text format, and what is allowed in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
+from tensorflow_serving.config import model_server_config_pb2
+
+from keras_cifar.serve.errors import invalid
+from keras_cifar.serving import BATCHING, METRICS_PATH, Batching
+
+# The two messages that the package with TensorFlow Serving's stubs lacks, by the names and types
+# in session_bundle_config.proto and monitoring_config.proto. Text has no use for field numbers.
+_BATCHING_FIELDS = {
+    "max_batch_size": "Int64Value",
+    "batch_timeout_micros": "Int64Value",
+    "max_enqueued_batches": "Int64Value",
+    "num_batch_threads": "Int64Value",
+    "thread_pool_name": "StringValue",
+    "allowed_batch_sizes": "repeated int64",
+    "pad_variable_length_inputs": "bool",
+    "enable_large_batch_splitting": "BoolValue",
+    "max_execution_batch_size": "Int64Value",
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to serve.
+
+    Attributes:
+        name: what clients ask for.
+        base_path: the folder with its versions.
+        latest: so many of the highest versions are served; None for no such limit.
+        versions: only these are served; None for no such choice.
+        labels: names that clients may use in place of a version's number.
+    """
+
+    name: str
+    base_path: Path
+    latest: int | None = 1
+    versions: frozenset[int] | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def wanted(self, present: list[int]) -> list[int]:
+        """Returns which of the versions on the disk are to be served, ascending."""
+        if self.versions is not None:
+            return sorted(self.versions.intersection(present))
+        return sorted(present)[-self.latest :] if self.latest else sorted(present)
+
+
+def read_batching(path: Path) -> Batching:
+    """Reads a batching_parameters.txt; what it leaves out has TensorFlow Serving's defaults.
+
+    Raises:
+        OSError: it cannot be read, or does not hold what is allowed.
+    """
+    message = _parse(path, _message("BatchingParameters", _BATCHING_FIELDS))
+    sizes = tuple(message.allowed_batch_sizes)
+    limit = message.max_batch_size.value if message.HasField("max_batch_size") else 1000
+    execution = message.max_execution_batch_size.value or limit
+    splitting = message.enable_large_batch_splitting.value
+    last = execution if splitting else limit
+    if list(sizes) != sorted(set(sizes)) or any(size < 1 for size in sizes):
+        raise OSError(f"{path}: allowed_batch_sizes must be positive and ascending; got {sizes}.")
+    if sizes and sizes[-1] != last:
+        raise OSError(
+            f"{path}: Last entry in allowed_batch_sizes must match max_batch_size; "
+            f"last entry was {sizes[-1]}, expected {last}."
+        )
+    threads = message.num_batch_threads.value or BATCHING["cpu"].num_batch_threads
+    enqueued = message.max_enqueued_batches.value
+    return Batching(
+        max_batch_size=limit,
+        batch_timeout_micros=message.batch_timeout_micros.value,
+        max_enqueued_batches=enqueued if message.HasField("max_enqueued_batches") else 10,
+        num_batch_threads=threads,
+        thread_pool_name=message.thread_pool_name.value,
+        allowed_batch_sizes=sizes,
+        enable_large_batch_splitting=splitting,
+    )
+
+
+def read_metrics_path(path: Path) -> str | None:
+    """Reads a monitoring.config: where the metrics are, or None where they are off.
+
+    Raises:
+        OSError: it cannot be read or parsed.
+    """
+    prometheus = _message("PrometheusConfig", {"enable": "bool", "path": "string"})
+    config = _parse(path, _message("MonitoringConfig", {"prometheus_config": prometheus}))
+    if not config.prometheus_config.enable:
+        return None
+    return config.prometheus_config.path or METRICS_PATH
+
+
+def read_models(path: Path) -> list[ModelConfig]:
+    """Reads a models.config.
+
+    Raises:
+        OSError: it cannot be read or parsed.
+        ServingError: as `model_configs`.
+    """
+    return model_configs(_parse(path, model_server_config_pb2.ModelServerConfig))
+
+
+def model_configs(message: Any) -> list[ModelConfig]:
+    """Returns the models of a tensorflow.serving.ModelServerConfig.
+
+    Raises:
+        ServingError: it holds what TensorFlow Serving refuses as well.
+    """
+    if message.WhichOneof("config") != "model_config_list":
+        raise invalid(
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported"
+        )
+    configs = [_model_config(entry) for entry in message.model_config_list.config]
+    for config in configs:
+        if [other.name for other in configs].count(config.name) > 1:
+            raise invalid(f"Illegal to list model {config.name} multiple times in config list")
+    return configs
+
+
+def _model_config(entry: Any) -> ModelConfig:
+    if not entry.name:
+        raise invalid("A model in the config list has no name.")
+    if not Path(entry.base_path).is_absolute():
+        raise invalid(
+            f"Expected model {entry.name} to have an absolute path or URI; "
+            f"got base_path()={entry.base_path}"
+        )
+    if entry.model_platform not in ("tensorflow", ""):
+        raise invalid(
+            f"model {entry.name} requests unsupported platform {entry.model_platform!r}; "
+            "expected 'tensorflow'"
+        )
+    if entry.HasField("logging_config"):
+        raise invalid("No request-logger-creator provided.")
+    policy = entry.model_version_policy
+    choice = policy.WhichOneof("policy_choice")
+    return ModelConfig(
+        name=entry.name,
+        base_path=Path(entry.base_path),
+        latest=None if choice in ("all", "specific") else policy.latest.num_versions or 1,
+        versions=frozenset(policy.specific.versions) if choice == "specific" else None,
+        labels=dict(entry.version_labels),
+    )
+
+
+def _parse(path: Path, message_class: Any) -> Any:
+    try:
+        return text_format.Parse(path.read_text(), message_class())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        name = message_class.DESCRIPTOR.full_name
+        raise OSError(f"{path}: Error parsing text-format {name}: {error}") from error
+
+
+def _message(name: str, fields: Mapping[str, Any]) -> Any:
+    """Returns a message class: field names, each with a type or the class of a message."""
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", syntax="proto3")
+    file.package = "tensorflow.serving"
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    message = file.message_type.add(name=name)
+    for number, (field_name, kind) in enumerate(fields.items(), start=1):
+        entry = message.field.add(name=field_name, number=number, label="LABEL_OPTIONAL")
+        if not isinstance(kind, str):
+            pool.AddSerializedFile(kind.DESCRIPTOR.file.serialized_pb)
+            file.dependency.append(kind.DESCRIPTOR.file.name)
+            entry.type, entry.type_name = entry.TYPE_MESSAGE, f".{kind.DESCRIPTOR.full_name}"
+        elif kind.endswith("Value"):
+            entry.type, entry.type_name = entry.TYPE_MESSAGE, f".google.protobuf.{kind}"
+        elif kind == "repeated int64":
+            entry.type, entry.label = entry.TYPE_INT64, entry.LABEL_REPEATED
+        else:
+            entry.type = {"bool": entry.TYPE_BOOL, "string": entry.TYPE_STRING}[kind]
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))

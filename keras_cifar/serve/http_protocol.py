@@ -1,0 +1,59 @@
+"""The HTTP protocol of uvicorn, with patience that ends."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# For a request's first line and its headers, from the first byte of the connection or request.
+_HEADER_SECONDS = 10.0
+_HEADER_BYTES = 64 * 1024
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """Closes a connection whose request has no end of its headers in sight."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begins to wait for a request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits no longer."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Begins to wait for the end of the headers."""
+        self._wait()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Waits no longer."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Passes on what came, unless these headers are too long."""
+        if self._timer is not None:
+            self._bytes += len(data)
+        super().data_received(data)
+        if self._timer is not None and self._bytes > _HEADER_BYTES:
+            self._give_up()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        self._bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._stop_waiting()
+        self.transport.close()

@@ -1,0 +1,87 @@
+"""Reads the JSON of a request as TensorFlow Serving's parser does."""
+
+import json
+import re
+import zlib
+from typing import Any
+
+from keras_cifar.serve.errors import invalid
+
+_SPACE = " \t\n\r"
+# Tensors have a handful of dimensions; what is nested deeper is no tensor's.
+_MAX_DEPTH = 100
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+
+def unzipped(body: bytes, *, max_bytes: int) -> bytes:
+    """Returns what a gzip file holds; nothing for one that is broken, or holds more than that."""
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        content = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error:
+        return b""
+    return content if unpacker.eof and len(content) <= max_bytes else b""
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """Parses the first JSON value of a body, which must be an object; what follows is ignored.
+
+    NaN, Infinity and -Infinity are numbers.
+
+    Raises:
+        ServingError: there is none.
+    """
+    try:
+        text = body.decode().lstrip(_SPACE)
+    except UnicodeDecodeError as error:
+        raise invalid(f"JSON Parse error: Invalid encoding at offset: {error.start}") from error
+    if not text:
+        raise invalid("JSON Parse error: The document is empty. at offset: 0")
+    try:
+        value, _ = _DECODER.raw_decode(text)
+    except RecursionError:
+        value = _parse_shallow(text)
+    except ValueError as error:
+        raise _parse_error(error) from error
+    if not isinstance(value, dict):
+        raise invalid(f"JSON Value: {shortened(value)} Is not object")
+    return value
+
+
+_DECODER = json.JSONDecoder()
+
+
+def _parse_error(error: ValueError) -> Exception:
+    # An integer of over 4,300 digits is a ValueError without a place.
+    position = error.pos if isinstance(error, json.JSONDecodeError) else 0
+    return invalid(f"JSON Parse error: Invalid value. at offset: {position}")
+
+
+def _parse_shallow(text: str) -> Any:
+    """Parses after emptying what is nested too deep, which Python's parser gives up on."""
+    kept, depth, begin = [], 0, 0
+    for token in _TOKENS.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth == _MAX_DEPTH:
+                kept.append(text[begin : token.end()])
+        elif token[0] in "]}":
+            if depth == _MAX_DEPTH:
+                begin = token.start()
+            depth -= 1
+    if depth >= _MAX_DEPTH:
+        raise invalid(
+            f"JSON Parse error: Missing a comma or ] after an array element. at offset: {len(text)}"
+        )
+    kept.append(text[begin:])
+    try:
+        value, _ = _DECODER.raw_decode("".join(kept))
+    except ValueError as error:
+        raise _parse_error(error) from error
+    return value
+
+
+def shortened(value: Any) -> str:
+    """Returns a value as JSON, for a message: at most 256 characters of it."""
+    text = json.dumps(value)
+    return text if len(text) <= 256 else f"{text[:253]}..."

@@ -1,0 +1,32 @@
+"""What a server says of its models: which versions there are, what they take and give."""
+
+from typing import Any
+
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+
+from keras_cifar.serve.models import Status
+from keras_cifar.serve.servable import Servable
+
+SIGNATURES = "signature_def"
+
+
+def model_metadata(servable: Servable) -> Any:
+    """Returns a tensorflow.serving.GetModelMetadataResponse: a version and its signatures."""
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = servable.model
+    response.model_spec.version.value = servable.version
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, signature in servable.signatures.items():
+        signatures.signature_def[name].CopyFrom(signature)
+    response.metadata[SIGNATURES].Pack(signatures)
+    return response
+
+
+def model_status(statuses: dict[int, Status]) -> Any:
+    """Returns a tensorflow.serving.GetModelStatusResponse."""
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for version, status in statuses.items():
+        entry = response.model_version_status.add(version=version, state=int(status.state))
+        entry.status.error_code = status.code.value[0]
+        entry.status.error_message = status.message
+    return response

@@ -1,0 +1,140 @@
+"""TensorFlow Serving's REST API: who is asked what, and the answer in JSON."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    regression_pb2,
+)
+
+from keras_cifar.serve.errors import invalid
+from keras_cifar.serve.examples import classify, regress
+from keras_cifar.serve.json_body import parse_body
+from keras_cifar.serve.json_examples import classifications_json, read_request, regressions_json
+from keras_cifar.serve.json_tensors import (
+    predictions_json,
+    read_inputs,
+    request_format,
+    signature_name,
+)
+from keras_cifar.serve.model_service import model_metadata, model_status
+from keras_cifar.serve.models import Models
+from keras_cifar.serve.predict import run
+from keras_cifar.serve.records import Record
+from keras_cifar.serve.servable import Servable
+
+# As in TensorFlow Serving's http_rest_api_util.cc: a path with its query must match as a whole.
+_CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_POST = re.compile(
+    rf"(?i)/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<method>classify|regress|predict)"
+)
+_GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?P<metadata>/metadata)?")
+_MAX_VERSION = 2**63 - 1
+
+
+def answer(
+    models: Models, method: str, target: str, *, body: bytes, record: Record, deadline: float
+) -> bytes:
+    """Answers a request to the API.
+
+    Args:
+        models: that may be asked.
+        method: of HTTP.
+        target: the path as it was sent, with its query.
+        body: uncompressed.
+        record: where it is noted who answered.
+        deadline: seconds since the epoch.
+
+    Returns:
+        JSON.
+
+    Raises:
+        ServingError: there is no answer.
+    """
+    if method == "POST" and (match := _POST.fullmatch(target)):
+        api = _APIS.get(match["method"])
+        if api is not None:
+            record.api, compute = api
+            parsed = parse_body(body)
+            with models.borrow(**_chosen(match)) as servable:
+                record.answered_by(servable)
+                return compute(servable, parsed, record=record, deadline=deadline)
+    if method == "GET" and (match := _GET.fullmatch(target)):
+        return _describe(models, match)
+    raise invalid(f"Malformed request: {method} {target}")
+
+
+def _chosen(match: re.Match[str]) -> dict[str, Any]:
+    version, label = match["version"], match["label"]
+    if version is not None and int(version) > _MAX_VERSION:
+        raise invalid(f"Failed to convert version: {version} to numeric.")
+    return {
+        "name": unquote(match["name"]),
+        "version": None if version is None else int(version),
+        "label": None if label is None else unquote(label),
+    }
+
+
+def _predict(servable: Servable, body: dict[str, Any], *, record: Record, deadline: float) -> bytes:
+    name = signature_name(body)
+    if name not in servable.signatures:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    key = request_format(body)
+    inputs = read_inputs(body, servable.signatures[name].inputs)
+    record.examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
+    outputs = run(servable, name, inputs, deadline=deadline)
+    return predictions_json(outputs, key=key)
+
+
+def _classify(
+    servable: Servable, body: dict[str, Any], *, record: Record, deadline: float
+) -> bytes:
+    request = classification_pb2.ClassificationRequest()
+    read_request(body, request, method="classify")
+    record.examples = len(body["examples"])
+    return classifications_json(classify(servable, request, deadline=deadline).result)
+
+
+def _regress(servable: Servable, body: dict[str, Any], *, record: Record, deadline: float) -> bytes:
+    request = regression_pb2.RegressionRequest()
+    read_request(body, request, method="regress")
+    record.examples = len(body["examples"])
+    return regressions_json(regress(servable, request, deadline=deadline).result)
+
+
+_APIS: dict[str, tuple[str, Callable[..., bytes]]] = {
+    "predict": ("Predict", _predict),
+    "classify": ("Classify", _classify),
+    "regress": ("Regress", _regress),
+}
+
+
+def _describe(models: Models, match: re.Match[str]) -> bytes:
+    if match["name"] is None:
+        raise invalid("Missing model name in request.")
+    chosen = _chosen(match)
+    if match["metadata"] is None:
+        # The label is not looked at, nor does TensorFlow Serving.
+        return _as_json(model_status(models.statuses(chosen["name"], version=chosen["version"])))
+    with models.borrow(**chosen) as servable:
+        response = model_metadata(servable)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    metadata = {"signature_def": _as_dict(signatures)}
+    return json.dumps({"model_spec": _as_dict(response.model_spec), "metadata": metadata}).encode()
+
+
+def _as_json(message: Any) -> bytes:
+    return json.dumps(_as_dict(message)).encode()
+
+
+def _as_dict(message: Any) -> Any:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )

@@ -1,0 +1,163 @@
+"""Runs the server: loads, listens, keeps watch, and stops without dropping anybody's request."""
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import tensorflow as tf
+import uvloop
+
+from keras_cifar.serve.config import ModelConfig, read_batching, read_metrics_path, read_models
+from keras_cifar.serve.errors import ServingError
+from keras_cifar.serve.grpc_api import add_services
+from keras_cifar.serve.grpc_server import Health, add_ports, grpc_server
+from keras_cifar.serve.http_app import Access, HttpApp
+from keras_cifar.serve.http_server import HttpServer, http_server, listener
+from keras_cifar.serve.logs import logging_to
+from keras_cifar.serve.metrics import Metrics
+from keras_cifar.serve.models import Models
+from keras_cifar.serve.servable import Runtime
+from keras_cifar.serve.settings import Settings, address
+from keras_cifar.serve.watch import watching
+from keras_cifar.serving import BATCHING, METRICS_PATH
+
+# After the signal to stop: for so long, all is answered but readiness, so that whoever sends the
+# requests hears of it; then those at work may end.
+_NOTICE_SECONDS = 1.0
+_DRAIN_SECONDS = 29.0
+_OPEN_FILES = 65_536
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second one ends it at once.
+
+    Args:
+        settings: of the server.
+        announce: is told the URL of REST and the address of gRPC, once both answer.
+
+    Raises:
+        OSError: a file cannot be read, a port not be had, or no version be loaded.
+    """
+    runtime = _runtime(settings)
+    models = Models(
+        _model_configs(settings), runtime=runtime, labels_may_wait=settings.labels_may_wait
+    )
+    access = _access(settings)
+    _allow_many_connections()
+    with ExitStack() as stack:
+        stack.enter_context(logging_to(settings.access_log))
+        # The ports come before the models, which take seconds: one that is taken shows at once.
+        bound = stack.enter_context(listener(settings))
+        executor = stack.enter_context(ThreadPoolExecutor(settings.limits.requests))
+        rpc = grpc_server(settings, executor)
+        add_services(rpc, models, runtime=runtime)
+        health = Health(rpc)
+        rpc_address = add_ports(rpc, settings)
+        stack.callback(models.close)
+        _start(models)
+        stack.enter_context(watching(models, settings))
+        app = HttpApp(models, runtime=runtime, access=access, executor=executor)
+        http = http_server(app, settings, drain_seconds=_DRAIN_SECONDS)
+        servers = _Servers(http=http, listener=bound, app=app, rpc=rpc, health=health)
+        scheme = "https" if settings.ssl_certificate else "http"
+        url = f"{scheme}://{address(settings.host, bound.getsockname()[1])}"
+        uvloop.run(_run(servers, announce=lambda: announce(url, rpc_address)))
+
+
+def _runtime(settings: Settings) -> Runtime:
+    if settings.batching_parameters:
+        batching = read_batching(settings.batching_parameters)
+    else:
+        batching = BATCHING["gpu" if tf.config.list_physical_devices("GPU") else "cpu"]
+    metrics = Metrics(thread_pool_name=batching.thread_pool_name)
+    return Runtime(batching=batching, limits=settings.limits, metrics=metrics)
+
+
+def _model_configs(settings: Settings) -> list[ModelConfig]:
+    if settings.models_config:
+        try:
+            return read_models(settings.models_config)
+        except ServingError as error:
+            raise OSError(f"{settings.models_config}: {error.message}") from error
+    # Settings has seen to it that there is one or the other.
+    return [ModelConfig(settings.model_name, Path(settings.model_dir or "").absolute())]
+
+
+def _access(settings: Settings) -> Access:
+    path: str | None = METRICS_PATH
+    if settings.monitoring_config:
+        path = read_metrics_path(settings.monitoring_config)
+    return Access(token=settings.token, cors=settings.cors, metrics_path=path)
+
+
+def _allow_many_connections() -> None:
+    """Each is a file; the usual 1,024 are too few for those who connect and say nothing."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start(models: Models) -> None:
+    try:
+        models.start()
+    except ServingError as error:
+        raise OSError(error.message) from error
+
+
+@dataclass(frozen=True)
+class _Servers:
+    http: HttpServer
+    listener: socket.socket
+    app: HttpApp
+    rpc: grpc.Server
+    health: Health
+
+    def stop(self, *, rpc_seconds: float | None) -> threading.Event:
+        """Accepts nothing more; returns what is set when gRPC has answered what it had accepted."""
+        self.http.should_exit = True
+        ended: threading.Event = self.rpc.stop(rpc_seconds)
+        return ended
+
+
+async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
+    stop = _first_signal(servers)
+    servers.rpc.start()
+    listening = asyncio.create_task(servers.http.serve(sockets=[servers.listener]))
+    while not servers.http.started and not listening.done():
+        await asyncio.sleep(0.01)
+    servers.health.serving()
+    announce()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
+    servers.app.is_draining = True
+    servers.health.stopping()
+    _log.info("stopping: requests at work have %.0f s to end", _NOTICE_SECONDS + _DRAIN_SECONDS)
+    await asyncio.wait([listening], timeout=_NOTICE_SECONDS)
+    ended = servers.stop(rpc_seconds=_DRAIN_SECONDS)
+    await listening
+    await asyncio.to_thread(ended.wait)
+
+
+def _first_signal(servers: _Servers) -> asyncio.Event:
+    """Returns what the first signal sets; the second one drops what is at work."""
+    first = asyncio.Event()
+
+    def heed() -> None:
+        if first.is_set():
+            servers.http.force_exit = True
+            servers.stop(rpc_seconds=None)
+        first.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, heed)
+    return first

@@ -1,0 +1,66 @@
+"""How a server is to be run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_cifar.serve.limits import Limits
+from keras_cifar.serving import MODEL_NAME
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user may choose of a server.
+
+    Attributes:
+        model_dir: holds the versions of one model; None where `models_config` names the models.
+        model_name: what clients ask for, with `model_dir`.
+        models_config: TensorFlow Serving's file of that name.
+        models_config_poll_seconds: between two looks at that file; 0 for one look, at the start.
+        poll_seconds: between two looks at the models' folders.
+        labels_may_wait: whether a new label may name a version that is not loaded.
+        batching_parameters: TensorFlow Serving's file of that name; None for what `deploy` writes.
+        monitoring_config: TensorFlow Serving's file of that name; None for metrics at its path.
+        host: address to listen at.
+        rest_port: 0 for any that is free.
+        grpc_port: the same.
+        grpc_socket: path of a Unix socket for gRPC as well.
+        ssl_certificate: PEM file for both ports; with `ssl_key`, for TLS.
+        ssl_key: PEM file.
+        token: that requests must bear.
+        cors: whether pages of other origins may read the answers.
+        access_log: file for a line of JSON for each request; "-" for stderr, None for nowhere.
+        limits: of a request.
+    """
+
+    model_dir: Path | None = None
+    model_name: str = MODEL_NAME
+    models_config: Path | None = None
+    models_config_poll_seconds: float = 0.0
+    poll_seconds: float = 1.0
+    labels_may_wait: bool = False
+    batching_parameters: Path | None = None
+    monitoring_config: Path | None = None
+    host: str = "127.0.0.1"
+    rest_port: int = 8501
+    grpc_port: int = 8500
+    grpc_socket: Path | None = None
+    ssl_certificate: Path | None = None
+    ssl_key: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    cors: bool = False
+    access_log: str | None = "-"
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Checks what belongs together."""
+        if (self.model_dir is None) == (self.models_config is None):
+            raise ValueError("model_dir: expected either MODEL_DIR or --models-config.")
+        if (self.ssl_certificate is None) != (self.ssl_key is None):
+            raise ValueError("ssl_certificate: expected with --ssl-key, or neither of the two.")
+        if self.token == "":
+            raise ValueError("token: got an empty one, expected some characters.")
+
+
+def address(host: str, port: int) -> str:
+    """Returns "host:port", with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
