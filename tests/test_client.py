@@ -1,6 +1,7 @@
 import io
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -111,6 +112,94 @@ def test_more_files_than_a_batch_holds_are_all_answered(run_path, sample, tmp_pa
 def test_a_folder_without_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no trained model; expected model\.keras in it"):
         predict_files([], model=tmp_path)
+
+
+# Exported models
+
+
+def answers_of(paths, model):
+    return [(answer.label, answer.probabilities) for answer in predict_files(paths, model=model)]
+
+
+def test_an_exported_model_gives_its_runs_answers_for_images_of_any_size(
+    exported, trained_run, sample, tmp_path
+):
+    paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.bmp")]
+    paths[0].write_bytes(encode(sample.images[0], "PNG"))
+    paths[1].write_bytes(encode(enlarged(sample.images[1]), "JPEG"))
+    paths[2].write_bytes(encode(sample.images[2][:20], "BMP"))
+    expected = answers_of(paths, trained_run.path)
+    for model in (exported.version, exported.version.parent):
+        for (label, found), (wanted, probabilities) in zip(
+            answers_of(paths, model), expected, strict=True
+        ):
+            assert label == wanted
+            assert found == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_a_model_directory_answers_with_the_version_of_the_highest_number(
+    exported, sample, tmp_path
+):
+    shutil.copytree(exported.version, tmp_path / "models" / "10")
+    for number in ("2", "9"):  # the last by name
+        (tmp_path / "models" / number).mkdir()
+        (tmp_path / "models" / number / "saved_model.pb").write_text("damaged")
+    (tmp_path / "image.png").write_bytes(encode(sample.images[0], "PNG"))
+    paths = [tmp_path / "image.png"] * 65
+    assert len(answers_of(paths, tmp_path / "models")) == 65
+    with pytest.raises(OSError, match="models/9: a damaged SavedModel"):
+        predict_files([], model=tmp_path / "models" / "9")
+
+
+def test_damaged_images_cost_no_others_the_answers_of_an_exported_model(exported, sample, tmp_path):
+    image = encode(sample.images[0], "PNG")
+    contents = {"good.png": image, "torn.png": image[:1000], "text.png": b"not an image at all"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    good, torn, text = predict_files([tmp_path / name for name in contents], model=exported.version)
+    assert isinstance(good, Prediction)
+    assert torn == Failure(
+        tmp_path / "torn.png", "the image is damaged: its PNG data cannot be read"
+    )
+    assert text.reason.startswith("not an image that can be read; expected PNG")
+
+
+def test_a_version_that_is_no_saved_model_is_refused(tmp_path):
+    version = tmp_path / "models" / "1"
+    version.mkdir(parents=True)
+    expected = f"{version}: no SavedModel; expected saved_model.pb in it. Export one: keras-cifar "
+    for content in ("nothing", "model.onnx"):
+        (version / content).touch()
+        with pytest.raises(OSError, match=f"^{re.escape(expected)}export$"):
+            predict_files([], model=version.parent)
+    with pytest.raises(OSError, match=f"^{re.escape(expected)}export$"):
+        predict_files([], model=version)
+
+
+def test_a_saved_model_that_is_damaged_or_another_projects_is_refused(exported, tmp_path):
+    folder = tmp_path / "1"
+    shutil.copytree(exported.version, folder)
+    shutil.rmtree(folder / "variables")
+    with pytest.raises(OSError, match=rf"^{folder}: a damaged SavedModel \(.*\)\. Export it again"):
+        predict_files([], model=folder)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "2"))
+    with pytest.raises(
+        OSError, match=r"2: no signature 'image_bytes'\. Name what keras-cifar export"
+    ):
+        predict_files([], model=tmp_path / "2")
+
+
+def test_a_diverged_exported_model_gives_no_predictions(sample, tmp_path):
+    class Diverged(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def classify(self, image_bytes):
+            return {"probabilities": tf.fill([tf.size(image_bytes), 10], float("nan"))}
+
+    module = Diverged()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"image_bytes": module.classify})
+    (tmp_path / "image.png").write_bytes(encode(sample.images[0], "PNG"))
+    with pytest.raises(FloatingPointError, match="1: the model gives numbers that are not finite"):
+        predict_files([tmp_path / "image.png"], model=tmp_path / "1")
 
 
 # What the model is given

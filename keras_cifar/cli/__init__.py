@@ -3,8 +3,10 @@
 import click
 
 from keras_cifar.cli.data import data
-from keras_cifar.cli.look import doctor, evaluate, plot, predict
+from keras_cifar.cli.look import doctor, evaluate, plot
+from keras_cifar.cli.predict import predict
 from keras_cifar.cli.publish import deploy, export
+from keras_cifar.cli.serve import serve
 from keras_cifar.cli.train import train
 from keras_cifar.failures import Group
 
@@ -21,5 +23,5 @@ def main() -> None:
     """  # noqa: D301 (\b is click's mark for lines to keep)
 
 
-for command in (data, train, evaluate, plot, predict, export, deploy, doctor):
+for command in (data, train, evaluate, plot, predict, export, deploy, serve, doctor):
     main.add_command(command)

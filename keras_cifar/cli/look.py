@@ -1,4 +1,4 @@
-"""Look at what is there: the model's figures, its curves, what it sees, and this machine."""
+"""Look at what is there: the model's figures, its curves, and this machine."""
 
 import json
 from dataclasses import asdict
@@ -59,42 +59,6 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
 
     with wrong_usage(path="--output", run_dirs="RUN"):
         click.echo(str(stage.draw_history(run_dirs, path=path)))
-
-
-@click.command()
-@click.argument("images", metavar="IMAGE...", type=PATH, nargs=-1, required=True)
-@click.option("--model", type=PATH, help="A run or a .keras file.  [default: the newest run]")
-@click.option(
-    "--top",
-    type=click.IntRange(1, 10),
-    default=3,
-    show_default=True,
-    help="How many classes to print.",
-)
-@json_option
-def predict(images: tuple[Path, ...], model: Path | None, top: int, as_json: bool) -> None:
-    """Tell what is on pictures: PNG, JPEG, BMP, GIF or WebP of any size.
-
-    They are cropped to a centred square and resized to 32x32 with antialiasing.
-    """
-    model = model or newest_run().require_model()
-    start_tensorflow()
-    from keras_cifar.client import Failure, predict_files
-
-    results = predict_files(images, model=model)
-    failures = [result for result in results if isinstance(result, Failure)]
-    predictions = [result for result in results if not isinstance(result, Failure)]
-    if as_json:
-        click.echo(json.dumps([{**p._asdict(), "file": str(p.file)} for p in predictions]))
-    else:
-        for prediction in predictions:
-            ranked = list(prediction.probabilities.items())[:top]
-            shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
-            click.echo(f"{click.format_filename(prediction.file)}: {shares}")
-    for failure in failures:
-        click.echo(f"Error: {failure.file}: {failure.reason}", err=True)
-    if failures:
-        raise click.exceptions.Exit(1)
 
 
 @click.command()

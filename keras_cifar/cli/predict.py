@@ -1,0 +1,179 @@
+"""Ask a model what is on pictures: one on this machine, or a server's."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from keras_cifar.cli.options import PATH, given, json_option, wrong_usage
+from keras_cifar.config import newest_run
+from keras_cifar.serving import MODEL_NAME
+from keras_cifar.startup import start_tensorflow
+
+if TYPE_CHECKING:
+    from keras_cifar.client import Failure, Prediction
+    from keras_cifar.client.server import ServerClient
+
+_SECONDS = click.FloatRange(0, min_open=True)
+# By the name that the client has for a setting, the user's.
+_SERVER_OPTIONS = {
+    "model_name": "--model-name",
+    "version": "--version",
+    "label": "--label",
+    "timeout_seconds": "--timeout",
+    "token": "--token",
+    "ca_certificate": "--ca-certificate",
+    "wait_seconds": "--wait",
+}
+
+
+@click.command()
+@click.argument("images", metavar="IMAGE...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--model",
+    type=PATH,
+    help="A run, a .keras file, or where export put SavedModels.  [default: the newest run]",
+)
+@click.option(
+    "--url", metavar="URL", help="Ask the server there by REST, as in http://localhost:8501."
+)
+@click.option(
+    "--grpc", metavar="HOST:PORT", help="Ask the server there by gRPC, as in localhost:8500."
+)
+@click.option("--model-name", help=f"What the server calls the model.  [default: {MODEL_NAME}]")
+@click.option(
+    "--version",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Of the server's model.  [default: the highest]",
+)
+@click.option("--label", help="Of a version of the server's model, such as stable.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="Wait so long for the server to have loaded the model.  [default: do not wait]",
+)
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="Longest wait for an answer.  [default: 30]",
+)
+@click.option(
+    "--token",
+    envvar="KERAS_CIFAR_TOKEN",
+    show_envvar=True,
+    help="For servers that want one. Better in the environment, where other users cannot see it.",
+)
+@click.option(
+    "--ca-certificate",
+    type=PATH,
+    metavar="FILE",
+    help="PEM file of the authority that the server's certificate is from; makes --grpc TLS.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1, 10),
+    default=3,
+    show_default=True,
+    help="How many classes to print.",
+)
+@json_option
+def predict(
+    images: tuple[Path, ...],
+    model: Path | None,
+    url: str | None,
+    grpc: str | None,
+    wait_seconds: float | None,
+    top: int,
+    as_json: bool,
+    **server_options: Any,
+) -> None:
+    """Tell what is on pictures: PNG, JPEG, BMP, GIF or WebP of any size.
+
+    They are cropped to a centred square and resized to 32x32 with antialiasing.
+    """
+    if sum(way is not None for way in (model, url, grpc)) > 1:
+        raise click.UsageError("--model, --url and --grpc each say whom to ask: give one of them.")
+    settings = given(server_options)
+    if url is not None:
+        client = _rest_client(url, settings)
+        results = _ask_server(images, client=client, wait_seconds=wait_seconds)
+    elif grpc is not None:
+        client = _grpc_client(grpc, settings)
+        results = _ask_server(images, client=client, wait_seconds=wait_seconds)
+    else:
+        _refuse_server_options()
+        results = _ask_here(images, model=model or newest_run().require_model())
+    _print(results, top=top, as_json=as_json)
+
+
+def _rest_client(url: str, settings: dict[str, Any]) -> "ServerClient":
+    from keras_cifar.client import RestClient
+
+    with wrong_usage(address="--url", **_SERVER_OPTIONS):
+        return RestClient(url, **settings)
+
+
+def _grpc_client(address: str, settings: dict[str, Any]) -> "ServerClient":
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would log, an error says as well
+    start_tensorflow()  # which the libraries of gRPC bring with them
+    try:
+        from keras_cifar.client import GrpcClient
+    except ModuleNotFoundError as error:
+        raise click.ClickException(str(error)) from error
+    with wrong_usage(address="--grpc", **_SERVER_OPTIONS):
+        return GrpcClient(address, **settings)
+
+
+def _ask_server(
+    images: Sequence[Path], *, client: "ServerClient", wait_seconds: float | None
+) -> list["Prediction | Failure"]:
+    from keras_cifar.client import predict_files
+
+    with client:
+        if wait_seconds is not None:
+            click.echo(f"waiting for {client.address}, at most {wait_seconds:g} s", err=True)
+            with wrong_usage(seconds="--wait"):
+                client.wait_until_available(wait_seconds)
+        return predict_files(images, model=client)
+
+
+def _refuse_server_options() -> None:
+    context = click.get_current_context()
+    for name, option in _SERVER_OPTIONS.items():
+        # A token in the environment may be meant for other calls.
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} is about a server: give --url or --grpc as well.")
+
+
+def _ask_here(images: Sequence[Path], *, model: Path) -> list["Prediction | Failure"]:
+    start_tensorflow()
+    from keras_cifar.client import predict_files
+
+    return predict_files(images, model=model)
+
+
+def _print(results: list["Prediction | Failure"], *, top: int, as_json: bool) -> None:
+    from keras_cifar.client import Failure
+
+    failures = [result for result in results if isinstance(result, Failure)]
+    predictions = [result for result in results if not isinstance(result, Failure)]
+    if as_json:
+        click.echo(json.dumps([{**p._asdict(), "file": str(p.file)} for p in predictions]))
+    else:
+        for prediction in predictions:
+            ranked = list(prediction.probabilities.items())[:top]
+            shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
+            click.echo(f"{click.format_filename(prediction.file)}: {shares}")
+    for failure in failures:
+        click.echo(f"Error: {failure.file}: {failure.reason}", err=True)
+    if failures:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,62 @@
+"""Image files -> predictions, whoever makes them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_cifar.client.batches import MAX_IMAGE_BYTES, answer_each, in_batches
+from keras_cifar.client.prediction import Answer, Failure, Predict, Prediction
+from keras_cifar.client.server import ServerClient
+
+# Of files that are in memory at once.
+_MAX_FILES = 500
+_MAX_BYTES = 64 << 20
+
+
+def predict_files(
+    paths: Sequence[Path], *, model: Path | ServerClient
+) -> list[Prediction | Failure]:
+    """Classifies image files.
+
+    Args:
+        paths: PNG, JPEG, BMP, GIF or WebP of any size up to 100 million pixels.
+        model: the folder of a run, a .keras file, a model directory with SavedModels (the highest
+            version counts), one of its versions, or the client of a server.
+
+    Returns:
+        For each path, in their order, a prediction, or why there is none.
+
+    Raises:
+        OSError: the model is missing or is none; of a server, `ServerError`.
+        FloatingPointError: the model's training had diverged.
+    """
+    predict = model.predict if isinstance(model, ServerClient) else _local_predict(model)
+    groups = in_batches(paths, size=_file_bytes, max_items=_MAX_FILES, max_bytes=_MAX_BYTES)
+    answers = [
+        answer for group in groups for answer in answer_each(group, prepare=_read, answer=predict)
+    ]
+    return [
+        Prediction(path, *answer) if isinstance(answer, Answer) else Failure(path, *answer)
+        for path, answer in zip(paths, answers, strict=True)
+    ]
+
+
+def _local_predict(model: Path) -> Predict:
+    # Imported here: it loads TensorFlow, which a server's client has no need of.
+    from keras_cifar.client.local import local_predict
+
+    return local_predict(model)
+
+
+def _file_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # reading it will say why
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_IMAGE_BYTES + 1)  # one more is too many, and will be refused
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error

@@ -1,0 +1,132 @@
+"""A model on this machine: of a run, in a .keras file, or exported."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_cifar.client.batches import MAX_IMAGE_BYTES, answer_each, check_encoded, in_batches
+from keras_cifar.client.prediction import Answer, Predict, Refusal, ranked, require_finite
+from keras_cifar.config import RunDir
+from keras_cifar.image import image_from_bytes
+from keras_cifar.model.load import load_model
+from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model_dir import FORMAT_FILES, version_format, versions
+from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE
+
+_KERAS_BATCH_SIZE = 500
+_SAVED_MODEL_BATCH_SIZE = 64
+
+
+def local_predict(path: Path) -> Predict:
+    """Loads a model.
+
+    Args:
+        path: the folder of a run, a .keras file, a model directory with SavedModels (the highest
+            version counts), or one of its versions. A SavedModel is a program: load only such as
+            you trust.
+
+    Returns:
+        A function that answers for encoded images.
+
+    Raises:
+        OSError: the model is missing or is none.
+    """
+    folder = _saved_model_folder(path)
+    if folder is not None:
+        signature = _load_signature(folder)
+        return partial(_predict_saved_model, signature=signature, folder=folder)
+    model = load_model(RunDir(path).require_model() if path.is_dir() else path)
+    return partial(_predict_keras, model=model)
+
+
+def _saved_model_folder(path: Path) -> Path | None:
+    """Returns the version that `path` is or holds; None if neither."""
+    if version_format(path) is not None:
+        folder = path
+    elif found := versions(path):
+        folder = found[max(found)]
+    else:
+        return None
+    if version_format(folder) != "saved_model":
+        raise OSError(
+            f"{folder}: no SavedModel; expected {FORMAT_FILES['saved_model']} in it. "
+            "Export one: keras-cifar export"
+        )
+    return folder
+
+
+def _load_signature(folder: Path) -> Any:
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+    except (OSError, RuntimeError, TypeError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(f"{folder}: a damaged SavedModel ({reason}). Export it again.") from error
+    if BYTES_SIGNATURE not in signatures:
+        raise OSError(
+            f"{folder}: no signature {BYTES_SIGNATURE!r}. Name what keras-cifar export wrote."
+        )
+    return signatures[BYTES_SIGNATURE]
+
+
+def _predict_saved_model(
+    images: Sequence[bytes], *, signature: Any, folder: Path
+) -> list[Answer | Refusal]:
+    def answer(readable: list[bytes]) -> list[Answer]:
+        batches = in_batches(
+            readable, size=len, max_items=_SAVED_MODEL_BATCH_SIZE, max_bytes=MAX_IMAGE_BYTES
+        )
+        probabilities = [_probabilities(signature, batch) for batch in batches]
+        for of_batch in probabilities:
+            require_finite(of_batch, source=str(folder))
+        return [found for of_batch in probabilities for found in ranked(of_batch)]
+
+    return answer_each(images, prepare=_decodable, answer=answer)
+
+
+def _decodable(encoded: bytes) -> bytes:
+    # In the graph one damaged image would cost all of its batch their answers.
+    prepare_image(encoded)
+    return encoded
+
+
+def _probabilities(signature: Any, images: list[bytes]) -> npt.NDArray[np.float64]:
+    outputs = signature(**{BYTES_INPUT: tf.constant(images)})
+    return np.asarray(outputs["probabilities"].numpy(), dtype=np.float64)
+
+
+def _predict_keras(images: Sequence[bytes], *, model: keras.Model) -> list[Answer | Refusal]:
+    def answer(prepared: list[npt.NDArray[np.uint8]]) -> list[Answer]:
+        if not prepared:
+            return []
+        logits = predict_logits(model, np.stack(prepared), batch_size=_KERAS_BATCH_SIZE)
+        return ranked(np.exp(log_softmax(logits)))
+
+    return answer_each(images, prepare=prepare_image, answer=answer)
+
+
+def prepare_image(encoded: bytes) -> npt.NDArray[np.uint8]:
+    """Makes what the model takes of an encoded image, as `image_from_bytes` does.
+
+    Args:
+        encoded: PNG, JPEG, BMP, GIF or WebP of any size up to 100 million pixels. Larger ones
+            are refused by their header, before anything is decoded.
+
+    Returns:
+        uint8 (32, 32, 3).
+
+    Raises:
+        ValueError: it is no such image, too large or damaged.
+    """
+    header = check_encoded(encoded)
+    try:
+        return np.asarray(image_from_bytes(tf.constant(encoded)).numpy())
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"the image is damaged: its {header.format} data cannot be read"
+        ) from error
