@@ -130,9 +130,10 @@ def _in_row(position: int) -> Iterator[None]:
     try:
         yield
     except ServingError as error:
-        raise invalid(
+        raise ServingError(
+            error.code,
             f"Failed to process element: {position} of 'instances' list. "
-            f"Error: {error.code.name}: {error.message}"
+            f"Error: {error.code.name}: {error.message}",
         ) from error
 
 
