@@ -2,9 +2,13 @@
 
 import importlib.util
 import os
+import shlex
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from keras_cifar.cli.options import PATH, wrong_usage
 from keras_cifar.serve import Limits, Settings
@@ -22,6 +26,8 @@ _MODULES = (
 )
 _PORT = click.IntRange(0, 65535)
 _SECONDS = click.FloatRange(0)
+# What TensorFlow Serving is told as well.
+_TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port", "grpc_port"}
 _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "token": "--token"}
 
 
@@ -158,7 +164,8 @@ def serve(
             **options, access_log=None if access_log == "off" else access_log, limits=limits
         )
     if engine == "tf-serving":
-        raise NotImplementedError
+        _refuse_own_options()
+        click.get_current_context().exit(_run_tf_serving(settings))
     if any(importlib.util.find_spec(module) is None for module in _MODULES):
         raise click.ClickException("serve needs more: pip install 'keras-cifar[serve]'")
     # What TensorFlow warns of is what clients got wrong, and they hear of it.
@@ -169,6 +176,33 @@ def serve(
     from keras_cifar.serve.server import serve as run
 
     run(settings, announce=_announce)
+
+
+def _refuse_own_options() -> None:
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        is_given = context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        if is_given and parameter.name not in _TF_SERVING_OPTIONS:
+            raise click.UsageError(
+                f"{parameter.opts[0]} is of this package's own server: leave out "
+                "--engine tf-serving, or write a kit and edit it: keras-cifar deploy"
+            )
+
+
+def _run_tf_serving(settings: Settings) -> int:
+    from keras_cifar.deploy import deploy, server_flags
+    from keras_cifar.serve.tf_serving import run, tf_serving_command
+
+    if settings.model_dir is None:
+        raise click.UsageError("--engine tf-serving takes MODEL_DIR.")
+    with TemporaryDirectory(prefix="keras-cifar-kit-") as folder:
+        kit = Path(folder)
+        kit.chmod(0o755)  # a container's user reads it
+        with wrong_usage(model_name="--model-name"):
+            deploy(settings.model_dir, kit, model_name=settings.model_name)
+        command = tf_serving_command(settings, kit=kit, flags=server_flags("cpu"))
+        click.echo(shlex.join(command), err=True)
+        return run(command)
 
 
 def _announce(url: str, address: str) -> None:

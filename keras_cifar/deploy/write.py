@@ -106,6 +106,11 @@ def deploy(
     return sorted(contents, key=lambda path: (path.name != "README.md", path.name))
 
 
+def server_flags(device: str) -> list[str]:
+    """Returns what TensorFlow Serving is started with on "cpu" or "gpu", the kit at /config."""
+    return [*_FLAGS, *_DEVICE_FLAGS[device]]
+
+
 def _check(*, model_name: str, device: str, image: str | None) -> None:
     if not _MODEL_NAME.fullmatch(model_name):
         raise ValueError(
@@ -135,7 +140,7 @@ def _highest_version(model_dir: Path) -> tuple[int, Path]:
 
 def _values(*, model_name: str, device: str, image: str) -> dict[str, str]:
     """Returns what the templates leave open, the version and its place aside."""
-    flags = [*_FLAGS, *_DEVICE_FLAGS[device]]
+    flags = server_flags(device)
     batching = BATCHING[device]
     files = [Path(flag).name for flag in flags if "=/config/" in flag]
     return {

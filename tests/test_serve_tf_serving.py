@@ -1,0 +1,146 @@
+"""Handing over to TensorFlow Serving: a program of its name says what it was started with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# Prints its arguments and the files that they name, then waits as a server does.
+PEER = f"""#!{sys.executable}
+import pathlib, sys, time
+if sys.argv[1:] == ["info"]:
+    sys.exit()
+print(*sys.argv[1:], sep="\\n")
+for argument in sys.argv[1:]:
+    path = pathlib.Path(argument.partition("=")[2].removesuffix(":/config:ro"))
+    for file in sorted(path.iterdir()) if path.name.startswith("keras-cifar-kit-") else [path]:
+        if file.suffix in (".txt", ".config") and file.is_file():
+            print(file.read_text())
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def peer(folder, name):
+    path = folder / name
+    path.write_text(PEER)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def start(tmp_path):
+    processes = []
+
+    def run(*arguments):
+        processes.append(started(tmp_path, *arguments))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        with process:
+            process.kill()
+
+
+def started(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_cifar", "serve", *map(str, arguments), "--engine",
+         "tf-serving"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PATH": str(folder)},
+    )  # fmt: skip
+
+
+def lines_until_ready(process):
+    lines = []
+    while (line := process.stdout.readline()) not in ("ready\n", ""):
+        lines.append(line.rstrip("\n"))
+    assert line, process.stderr.read()
+    return lines
+
+
+@pytest.fixture
+def model_dir(exported):
+    return exported.version.parent
+
+
+def test_the_program_is_run_with_the_kits_files_and_stops_with_the_command(
+    start, model_dir, tmp_path
+):
+    peer(tmp_path, "tensorflow_model_server")
+    peer(tmp_path, "docker")  # the program comes first
+    process = start(model_dir, "--rest-port", 8601, "--model-name", "pets")
+    lines = lines_until_ready(process)
+    assert {
+        "--port=8500",
+        "--rest_api_port=8601",
+        "--model_name=pets",
+        f"--model_base_path={model_dir}",
+        "--enable_batching=true",
+    } <= set(lines)
+    assert "max_batch_size { value: 128 }" in lines
+    assert '  path: "/monitoring/prometheus/metrics"' in lines
+    (kit,) = {Path(line.partition("=")[2]).parent for line in lines if "_file=" in line}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not kit.exists()
+
+
+def test_without_the_program_its_image_is_run(start, model_dir, tmp_path):
+    peer(tmp_path, "docker")
+    process = start(model_dir, "--host", "0.0.0.0")
+    lines = lines_until_ready(process)
+    assert lines[:2] == ["run", "--rm"]
+    assert {
+        "--publish=0.0.0.0:8501:8501",
+        "--publish=0.0.0.0:8500:8500",
+        f"--volume={model_dir}:/models/cifar10:ro",
+        "tensorflow/serving:2.20.0",
+        "--model_config_file=/config/models.config",
+    } <= set(lines)
+    assert '    base_path: "/models/cifar10"' in lines
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        ((), 1, "--engine tf-serving: no tensorflow_model_server on the PATH, and no Docker "
+         "that runs. Install one of them, or leave the option out."),
+        (("--token", "x"), 2, "--token is of this package's own server: leave out --engine "
+         "tf-serving, or write a kit and edit it: keras-cifar deploy"),
+        (("--model-name", "a/b"), 2, "--model-name: got 'a/b'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_handed_over_says_so(start, model_dir, arguments, code, error):
+    process = start(model_dir, *arguments)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert error in errors
+    assert not output
+    assert "Traceback" not in errors
+
+
+def test_a_docker_that_does_not_run_is_none(start, model_dir, tmp_path):
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    docker.chmod(0o755)
+    _, errors = start(model_dir).communicate(timeout=60)
+    assert "no Docker that runs" in errors
+
+
+def test_a_server_that_ends_by_itself_ends_the_command_with_its_code(start, model_dir, tmp_path):
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    started = time.monotonic()
+    process = start(model_dir)
+    process.communicate(timeout=60)
+    assert process.returncode == 7
+    assert time.monotonic() - started < 30
