@@ -8,7 +8,9 @@ import numpy as np
 
 from keras_cifar.serve.errors import invalid
 from keras_cifar.serve.json_body import shortened
-from keras_cifar.serve.json_tensors import decoded, is_encoded, json_kind, shortest, signature_name
+from keras_cifar.serve.json_inputs import signature_name
+from keras_cifar.serve.json_outputs import shortest
+from keras_cifar.serve.json_values import decoded, is_encoded, json_kind
 
 _INT64 = range(-(2**63), 2**63)
 

@@ -17,12 +17,8 @@ from keras_cifar.serve.errors import invalid
 from keras_cifar.serve.examples import classify, regress
 from keras_cifar.serve.json_body import parse_body
 from keras_cifar.serve.json_examples import classifications_json, read_request, regressions_json
-from keras_cifar.serve.json_tensors import (
-    predictions_json,
-    read_inputs,
-    request_format,
-    signature_name,
-)
+from keras_cifar.serve.json_inputs import read_inputs, request_format, signature_name
+from keras_cifar.serve.json_outputs import predictions_json
 from keras_cifar.serve.model_service import model_metadata, model_status
 from keras_cifar.serve.models import Models
 from keras_cifar.serve.predict import run
@@ -64,7 +60,11 @@ def answer(
             parsed = parse_body(body)
             with models.borrow(**_chosen(match)) as servable:
                 record.answered_by(servable)
-                return compute(servable, parsed, record=record, deadline=deadline)
+                try:
+                    return compute(servable, parsed, record=record, deadline=deadline)
+                except UnicodeEncodeError as error:  # of text such as "\\ud800"
+                    text = "JSON Parse error: The surrogate pair in string is invalid."
+                    raise invalid(text) from error
     if method == "GET" and (match := _GET.fullmatch(target)):
         return _describe(models, match)
     raise invalid(f"Malformed request: {method} {target}")
@@ -72,13 +72,19 @@ def answer(
 
 def _chosen(match: re.Match[str]) -> dict[str, Any]:
     version, label = match["version"], match["label"]
-    if version is not None and int(version) > _MAX_VERSION:
-        raise invalid(f"Failed to convert version: {version} to numeric.")
     return {
         "name": unquote(match["name"]),
-        "version": None if version is None else int(version),
+        "version": None if version is None else _number(version),
         "label": None if label is None else unquote(label),
     }
+
+
+def _number(version: str) -> int:
+    digits = version.lstrip("0") or "0"
+    # Of thousands of digits, Python would refuse to make a number at all.
+    if len(digits) > len(str(_MAX_VERSION)) or int(digits) > _MAX_VERSION:
+        raise invalid(f"Failed to convert version: {version} to numeric.")
+    return int(digits)
 
 
 def _predict(servable: Servable, body: dict[str, Any], *, record: Record, deadline: float) -> bytes:
