@@ -27,7 +27,7 @@ def classify(servable: Servable, request: Any, *, deadline: float) -> Any:
     """
     name = _signature_name(servable, request.model_spec)
     _check_classification(servable.signatures[name])
-    examples = _examples(request.input)
+    examples = _examples(servable, request.input)
     outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
     response = classification_pb2.ClassificationResponse()
     describe(servable, response.model_spec, signature_name=name)
@@ -43,7 +43,7 @@ def regress(servable: Servable, request: Any, *, deadline: float) -> Any:
     """
     name = _signature_name(servable, request.model_spec)
     _check_regression(servable.signatures[name])
-    examples = _examples(request.input)
+    examples = _examples(servable, request.input)
     outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
     response = regression_pb2.RegressionResponse()
     describe(servable, response.model_spec, signature_name=name)
@@ -58,7 +58,7 @@ def multi_inference(servable: Servable, request: Any, *, deadline: float) -> Any
         ServingError: the request is wrong, or could not be computed.
     """
     _check_tasks(servable, request.tasks)
-    examples = _examples(request.input)
+    examples = _examples(servable, request.input)
     response = inference_pb2.MultiInferenceResponse()
     for task in request.tasks:
         name = _signature_name(servable, task.model_spec)
@@ -116,7 +116,7 @@ def _check_regression(signature: Any) -> None:
         raise invalid(f"No regression outputs found in SignatureDef: {list(signature.outputs)}")
 
 
-def _examples(given: Any) -> npt.NDArray[np.object_]:
+def _examples(servable: Servable, given: Any) -> npt.NDArray[np.object_]:
     """Returns the serialised tf.Examples of a tensorflow.serving.Input; never none."""
     kind = given.WhichOneof("kind")
     if kind is None or not getattr(given, kind).examples:
@@ -124,6 +124,9 @@ def _examples(given: Any) -> npt.NDArray[np.object_]:
     examples = getattr(given, kind).examples
     if kind == "example_list_with_context":
         context = given.example_list_with_context.context
+        size, limit = context.ByteSize() * len(examples), servable.runtime.limits.body_bytes
+        if size > limit:
+            raise invalid(f"the context, for each example: {size} bytes, expected at most {limit}")
         examples = [_merged(context, example) for example in examples]
     return np.array([example.SerializeToString() for example in examples], object)
 

@@ -13,7 +13,7 @@ from grpc import StatusCode
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from keras_cifar.serve.about import about
 from keras_cifar.serve.errors import ServingError, http_status
@@ -96,7 +96,14 @@ class HttpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
-        await self._router(scope, receive, send)
+
+        async def send_last(message: Message) -> None:
+            # Whoever keeps a connection is told in time that it ends, and not by its end.
+            if self.is_draining and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._router(scope, receive, send_last)
 
     async def _get_page(self, _: Request) -> Response:
         return Response(self._page, media_type="text/html", headers=_PAGE_HEADERS)
@@ -146,12 +153,11 @@ class HttpApp:
 
     async def _recorded(self, request: Request) -> Response:
         """Answers with what came of a request, and writes that down."""
-        target = _target(request)
         peer = f"{request.client.host}:{request.client.port}" if request.client else ""
-        record = Record("REST", f"{request.method} {target}", peer)
+        record = Record("REST", f"{request.method} {_target(request)}", peer)
         try:
             self._check_token(request)
-            return Response(await self._answer(request, target, record), media_type=_JSON)
+            return Response(await self._answer(request, record), media_type=_JSON)
         except ServingError as error:
             record.code, record.status = error.code, http_status(error.code)
             return _error(error.message, record.status)
@@ -161,6 +167,9 @@ class HttpApp:
         except ClientDisconnect:
             record.code, record.status = StatusCode.CANCELLED, 499
             return _error("the client has gone", 499)
+        except asyncio.CancelledError:
+            record.code, record.status = StatusCode.UNAVAILABLE, 503
+            return _error("the server has stopped", 503)
         except Exception:
             record.code, record.status = StatusCode.INTERNAL, 500
             _log.exception("%s", record.call)
@@ -177,7 +186,7 @@ class HttpApp:
                 StatusCode.UNAUTHENTICATED, "expected the header Authorization: Bearer TOKEN"
             )
 
-    async def _answer(self, request: Request, target: str, record: Record) -> bytes:
+    async def _answer(self, request: Request, record: Record) -> bytes:
         limits = self._runtime.limits
         deadline = time.time() + limits.seconds
         try:
@@ -186,15 +195,13 @@ class HttpApp:
         except TimeoutError as error:
             raise _Refused(408, f"the body did not arrive in {limits.seconds:g} s") from error
         record.request_bytes = len(body)
-        if request.headers.get("content-encoding", "").lower() == "gzip":
-            body = unzipped(body, max_bytes=limits.body_bytes)
         if self._busy >= limits.requests:
             raise ServingError(
                 StatusCode.UNAVAILABLE, f"{limits.requests} requests are waiting already"
             )
         self._busy += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._work, request.method, target, body, record, deadline
+            self._executor, self._work, request, body, record, deadline
         )
         work.add_done_callback(self._has_worked)
         try:
@@ -204,10 +211,17 @@ class HttpApp:
                 StatusCode.DEADLINE_EXCEEDED, f"no answer within {limits.seconds:g} s"
             ) from error
 
-    def _work(
-        self, method: str, target: str, body: bytes, record: Record, deadline: float
-    ) -> bytes:
-        return answer(self._models, method, target, body=body, record=record, deadline=deadline)
+    def _work(self, request: Request, body: bytes, record: Record, deadline: float) -> bytes:
+        if request.headers.get("content-encoding", "").lower() == "gzip":
+            body = unzipped(body, max_bytes=self._runtime.limits.body_bytes)
+        return answer(
+            self._models,
+            request.method,
+            _target(request),
+            body=body,
+            record=record,
+            deadline=deadline,
+        )
 
     def _has_worked(self, _: object) -> None:
         self._busy -= 1

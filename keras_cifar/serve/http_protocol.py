@@ -5,13 +5,15 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# For a request's first line and its headers, from the first byte of the connection or request.
-_HEADER_SECONDS = 10.0
-_HEADER_BYTES = 64 * 1024
+# For a request's first line and its headers, from the first byte of the connection or request;
+# and for the rest of a body that was refused.
+_SECONDS = 10.0
+# Of what is neither body nor its framing: first line, headers, and what may follow a body.
+_BYTES = 64 * 1024
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Closes a connection whose request has no end of its headers in sight."""
+    """Closes a connection whose request has no end in sight; of a body, the application decides."""
 
     _timer: asyncio.TimerHandle | None = None
     _bytes = 0
@@ -36,17 +38,32 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Passes on a part of the body; how much of it is too much, is not decided here."""
+        self._bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begins to count anew."""
+        self._bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begins to wait for the end of a request that was answered before it had come."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._wait()
+
     def data_received(self, data: bytes) -> None:
-        """Passes on what came, unless these headers are too long."""
-        if self._timer is not None:
-            self._bytes += len(data)
+        """Passes on what came, unless it leads nowhere."""
+        self._bytes += len(data)
         super().data_received(data)
-        if self._timer is not None and self._bytes > _HEADER_BYTES:
+        if self._bytes > _BYTES:
             self._give_up()
 
     def _wait(self) -> None:
         self._stop_waiting()
-        self._timer = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+        self._timer = self.loop.call_later(_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
         self._bytes = 0

@@ -5,6 +5,7 @@ import binascii
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from keras_cifar.serve.errors import ServingError, invalid
 from keras_cifar.serve.json_body import shortened
 
 BYTES_KEY = "b64"
+_MAX_DIMENSIONS = 32  # of NumPy 1; of NumPy 2, 64
 
 
 def stacked(rows: list[Any], dtype: tf.DType) -> npt.NDArray[Any]:
@@ -59,14 +61,28 @@ def _quick(value: Any, dtype: tf.DType) -> npt.NDArray[Any] | None:
     """Returns numbers as an array by NumPy, a hundred times faster; None where it would not do."""
     if type_name(dtype) not in JSON_TYPES or not (dtype.is_integer or dtype.is_floating):
         return None
-    try:
-        array = np.array(value)
-    except (ValueError, OverflowError):  # lists of unequal length
+    # NumPy would take a truth value for 0 or 1, and for one long string among short ones, as much
+    # memory as if all were that long.
+    types = _leaf_types(value)
+    if not types <= ({int} if dtype.is_integer else {int, float}):
         return None
-    # Mixed with numbers, a truth value passes for 0 or 1.
-    if array.dtype.kind not in ("iu" if dtype.is_integer else "iuf"):
+    try:
+        array = np.array(value, np.float64 if float in types else np.int64)
+    except (ValueError, OverflowError):  # lists of unequal length, numbers of over 63 bits
         return None
     return _narrowed(array, dtype)
+
+
+def _leaf_types(value: Any) -> set[type]:
+    """Returns the types at the depth of the first leaf; other ones if a list ends before that."""
+    leaves, first, depth = iter([value]), value, 0
+    while isinstance(first, list) and depth < _MAX_DIMENSIONS:
+        leaves, depth = chain.from_iterable(leaves), depth + 1
+        first = first[0] if first else None
+    try:
+        return set(map(type, leaves))
+    except TypeError:  # no list, where lists are expected
+        return {object}
 
 
 def _narrowed(array: npt.NDArray[Any], dtype: tf.DType) -> npt.NDArray[Any]:
@@ -93,6 +109,8 @@ def _filled(value: Any, dtype: tf.DType) -> npt.NDArray[Any]:
     while isinstance(inner, list):
         shape.append(len(inner))
         inner = inner[0] if inner else None
+    if len(shape) >= _MAX_DIMENSIONS:
+        raise invalid(f"lists {len(shape)} deep: a tensor has at most {_MAX_DIMENSIONS} dimensions")
     leaves: list[Any] = []
     _collect(value, tuple(shape), dtype, leaves)
     if dtype == tf.string:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -245,16 +245,18 @@ class Models:
                 self._loaded.pop(name, None)
             for entry in retired:
                 entry.is_retired = True
+                self._statuses[name][entry.servable.version] = Status(State.UNLOADING)
             idle = [entry for entry in retired if not entry.users]
-        for entry in retired:
-            self._set_status(name, entry.servable.version, Status(State.UNLOADING))
         for entry in idle:
             self._close(entry)
 
     def _close(self, entry: _Loaded) -> None:
         entry.servable.close()
         name, version = entry.servable.model, entry.servable.version
-        self._set_status(name, version, Status(State.END))
+        with self._lock:
+            # It may have been loaded anew while a request still had the old one.
+            if self._statuses[name][version].state is State.UNLOADING:
+                self._statuses[name][version] = Status(State.END)
         _log.info("%s: version %d is unloaded", name, version)
 
     def _set_status(self, name: str, version: int, status: Status) -> None:
@@ -301,12 +303,10 @@ def _present(base_path: Path) -> dict[int, Path]:
 def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
     """Returns what changes while a folder is being copied."""
     found = []
-    for path in folder.rglob("*"):
-        try:
+    with suppress(OSError):  # it may be on its way out too
+        for path in folder.rglob("*"):
             stat = path.stat()
-        except OSError:
-            continue
-        found.append((str(path), stat.st_size, stat.st_mtime_ns))
+            found.append((str(path), stat.st_size, stat.st_mtime_ns))
     return frozenset(found)
 
 

@@ -62,7 +62,7 @@ def answer(
                 record.answered_by(servable)
                 try:
                     return compute(servable, parsed, record=record, deadline=deadline)
-                except UnicodeEncodeError as error:  # of text such as "\\ud800"
+                except UnicodeEncodeError as error:  # of text such as "\ud800"
                     text = "JSON Parse error: The surrogate pair in string is invalid."
                     raise invalid(text) from error
     if method == "GET" and (match := _GET.fullmatch(target)):

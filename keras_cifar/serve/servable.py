@@ -79,8 +79,8 @@ class Servable:
 
     def _run_alone(self, signature: Any) -> _Run:
         return self._callable(
-            [info.name for info in signature.inputs.values()],
-            [info.name for info in signature.outputs.values()],
+            [info.name for info in _sorted(signature.inputs).values()],
+            [info.name for info in _sorted(signature.outputs).values()],
         )
 
     def _callable(self, feeds: list[str], fetches: list[str]) -> _Run:
@@ -95,8 +95,8 @@ class Servable:
 
         It gives the outputs and, each (n,), how long a row waited and the size of its batch.
         """
-        outputs = [info.name for info in signature.outputs.values()]
-        inputs = list(signature.inputs.values())
+        outputs = [info.name for info in _sorted(signature.outputs).values()]
+        inputs = list(_sorted(signature.inputs).values())
         nodes = [name.partition(":")[0] for name in outputs]
         with without_deprecation_warnings():
             subgraph = tf.compat.v1.graph_util.extract_sub_graph(graph_def, nodes)
@@ -149,7 +149,7 @@ class Servable:
             ServingError: what the graph or the queue refused.
         """
         signature = self.signatures[signature_name]
-        values = [inputs[name] for name in signature.inputs]
+        values = [inputs[name] for name in sorted(signature.inputs)]
         started = time.perf_counter()
         try:
             if signature_name not in self._batched:
@@ -159,7 +159,7 @@ class Servable:
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
         self.runtime.metrics.ran(self.model, microseconds=1e6 * (time.perf_counter() - started))
-        return dict(zip(signature.outputs, results, strict=True))
+        return dict(zip(sorted(signature.outputs), results, strict=True))
 
     def _in_a_batch(
         self, signature_name: str, values: Sequence[npt.NDArray[Any]], *, deadline: float
@@ -189,6 +189,11 @@ class Servable:
 
 
 _SCOPE = "keras_cifar_serving"
+
+
+def _sorted(infos: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries of a message's map, which has an order of its own in each process."""
+    return dict(sorted(infos.items()))
 
 
 def _has_batches(signature: Any) -> bool:

@@ -1,5 +1,6 @@
 """tensorflow.TensorProto to arrays and back."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ _FIELDS = {
 }
 
 
+# What each string takes beyond its bytes: tensorflow::tstring.
+_STRING_BYTES = 24
+
+
 def to_array(proto: Any, *, max_bytes: int) -> npt.NDArray[Any]:
     """Returns a TensorProto's value.
 
@@ -41,18 +46,21 @@ def to_array(proto: Any, *, max_bytes: int) -> npt.NDArray[Any]:
     try:
         dtype = tf.as_dtype(proto.dtype)
         shape = [dim.size for dim in proto.tensor_shape.dim]
-        if min(shape, default=0) < 0 or _elements(shape) * dtype.size > max_bytes:
+        if dtype in (tf.resource, tf.variant):
+            raise invalid(f"tensor of type {dtype.name}: expected numbers or strings")
+        if min(shape, default=0) < 0 or _bytes(proto, dtype, math.prod(shape)) > max_bytes:
             raise invalid(f"tensor of shape {shape}: expected at most {max_bytes} bytes")
         return np.asarray(tf.make_ndarray(proto))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise invalid(f"malformed tensor: {error}") from error
 
 
-def _elements(shape: list[int]) -> int:
-    elements = 1  # in Python's integers, which do not overflow
-    for size in shape:
-        elements *= size
-    return elements
+def _bytes(proto: Any, dtype: tf.DType, elements: int) -> int:
+    if dtype != tf.string:
+        return int(elements * dtype.size)
+    sizes = [len(value) for value in proto.string_val] or [0]
+    filling = max(0, elements - len(sizes)) * sizes[-1]
+    return _STRING_BYTES * elements + sum(sizes) + filling
 
 
 def to_proto(array: npt.NDArray[Any]) -> Any:

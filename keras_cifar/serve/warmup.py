@@ -71,7 +71,5 @@ def _records(path: str) -> Iterator[bytes]:
 def _play(servable: Servable, log: Any) -> None:
     kind = log.WhichOneof("log_type")
     if kind not in _CALLS:
-        raise ServingError(
-            StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {log.log_type}"
-        )
+        raise ServingError(StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
     _CALLS[kind](servable, getattr(log, kind).request, deadline=time.time() + _SECONDS)
