@@ -25,6 +25,7 @@ _EXTRAS = {
     "cuda": "nvidia.cudnn",
     "litert": "ai_edge_litert",
     "onnx": "tf2onnx",
+    "serve": "uvicorn",
     "tensorboard": "tensorboard",
 }
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")

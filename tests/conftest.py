@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ start_tensorflow()
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+import tensorflow as tf  # noqa: E402
 
 from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
@@ -138,6 +141,64 @@ def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("server")
     with run_server(folder, exported.version.parent, "--access-log", "off") as running:
         yield running
+
+
+def _save_toy(version: Path, *, answer: float = 0.0) -> None:
+    """Writes a version in one step: a SavedModel that tells by its answers which one it is.
+
+    Args:
+        version: its folder, which a server sees at once and whole.
+        answer: what each signature adds to the numbers it is given.
+    """
+    module = tf.Module()
+    module.answer = tf.Variable(float(answer))
+
+    def slow(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As many seconds as the largest number says."""
+        end = tf.timestamp() + tf.cast(tf.reduce_max(x), tf.float64)
+        times = [tf.timestamp()]
+        (now,) = tf.while_loop(lambda now: now < end, lambda _: [tf.timestamp()], times)
+        return {"y": x + module.answer + 0 * tf.cast(now, tf.float32)}
+
+    def parsed(inputs: tf.Tensor) -> tf.Tensor:
+        features = {"x": tf.io.FixedLenFeature([1], tf.float32)}
+        return tf.io.parse_example(inputs, features)["x"] + module.answer
+
+    numbers, examples = tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([None], tf.string)
+    rows, words = tf.TensorSpec([None, None], tf.float32, "x"), tf.TensorSpec([None], tf.string)
+    signatures = {
+        "serving_default": tf.function(lambda x: {"y": x + module.answer}, [numbers]),
+        "slow": tf.function(slow, [numbers]),
+        "rows": tf.function(lambda x: {"y": tf.reduce_sum(x, 1) + module.answer}, [rows]),
+        "words": tf.function(lambda words: {"y": tf.strings.length(words)}, [words]),
+        "classify": tf.function(lambda inputs: {"scores": parsed(inputs)}, [examples]),
+        "regress": tf.function(lambda inputs: {"outputs": parsed(inputs)}, [examples]),
+    }
+    version.parent.mkdir(parents=True, exist_ok=True)
+    folder = version.with_name(f".{version.name}")
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    folder.rename(version)
+
+
+@pytest.fixture(scope="session")
+def save_toy() -> Callable[..., None]:
+    """`_save_toy`, for tests, which cannot import it."""
+    return _save_toy
+
+
+def _eventually(is_so: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    """Waits until something is so, and returns it."""
+    end = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < end, f"not so within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """`_eventually`, for tests, which cannot import it."""
+    return _eventually
 
 
 @pytest.fixture(params=["bfloat16", "float16"])

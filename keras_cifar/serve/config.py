@@ -31,6 +31,15 @@ _BATCHING_FIELDS = {
     "max_execution_batch_size": "Int64Value",
 }
 
+# What a value that is given must be at least.
+_LEAST = {
+    "max_batch_size": 1,
+    "batch_timeout_micros": 0,
+    "max_enqueued_batches": 1,
+    "num_batch_threads": 1,
+    "max_execution_batch_size": 1,
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -64,6 +73,10 @@ def read_batching(path: Path) -> Batching:
         OSError: it cannot be read, or does not hold what is allowed.
     """
     message = _parse(path, _message("BatchingParameters", _BATCHING_FIELDS))
+    for name, least in _LEAST.items():
+        if message.HasField(name) and getattr(message, name).value < least:
+            value = getattr(message, name).value
+            raise OSError(f"{path}: {name}: got {value}, expected {least} or more.")
     sizes = tuple(message.allowed_batch_sizes)
     limit = message.max_batch_size.value if message.HasField("max_batch_size") else 1000
     execution = message.max_execution_batch_size.value or limit

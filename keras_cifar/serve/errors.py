@@ -1,6 +1,7 @@
 """What a request can fail with: a gRPC status code, its HTTP equivalent, and one line of text."""
 
 import os
+import re
 
 import tensorflow as tf
 from grpc import StatusCode
@@ -22,6 +23,10 @@ _HTTP_STATUS = {
     StatusCode.UNAVAILABLE: 503,
     StatusCode.DEADLINE_EXCEEDED: 504,
 }
+# What TensorFlow adds of the graph's inner places, and of its own calls.
+_INNER = re.compile(
+    r"\A(Graph execution error:|\{\{function_node \S+\}\})|\n\t \[\[.*| \[Op:\w+\].*", re.DOTALL
+)
 _CODES = {code.value[0]: code for code in StatusCode}
 
 
@@ -46,7 +51,7 @@ def invalid(message: str) -> ServingError:
 
 def from_tensorflow(error: tf.errors.OpError) -> ServingError:
     """Returns an operation's error without the graph's inner places, which say nothing outside."""
-    message = str(error.message).partition("\n\t [[")[0].strip()
+    message = " ".join(_INNER.sub("", str(error.message)).split())
     return ServingError(_CODES.get(error.error_code, StatusCode.UNKNOWN), message)
 
 

@@ -72,6 +72,8 @@ def _bind(at: str, add_port: Any) -> int:
 
 
 def _credentials(settings: Settings) -> Any:
+    files = [path for path in (settings.ssl_key, settings.ssl_certificate) if path]
+    key_and_certificate = tuple(path.read_bytes() for path in files)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without a password at hand, OpenSSL would ask for one at the terminal.
@@ -81,5 +83,4 @@ def _credentials(settings: Settings) -> Any:
             f"{settings.ssl_certificate}, {settings.ssl_key}: no certificate with its key, "
             f"in PEM format and without a password: {error.reason or error}."
         ) from error
-    files = (settings.ssl_key, settings.ssl_certificate)
-    return grpc.ssl_server_credentials([tuple(path.read_bytes() for path in files if path)])
+    return grpc.ssl_server_credentials([key_and_certificate])

@@ -20,7 +20,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a request."""
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport))
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,3 +74,18 @@ class PatientProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._stop_waiting()
         self.transport.close()
+
+
+class _Transport:
+    """A transport that takes no offence when an answer comes too late for its client."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Sends to a client that is still there; for another one, uvloop raises RuntimeError."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

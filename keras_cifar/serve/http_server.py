@@ -1,5 +1,6 @@
 """The HTTP server around the application: uvicorn, its socket and its settings."""
 
+import errno
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,6 +13,17 @@ from keras_cifar.serve.settings import Settings, address
 
 class HttpServer(uvicorn.Server):
     """A server that leaves signals to whoever runs it."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen; raises OSError if another server was quicker."""
+        for bound in sockets or []:
+            try:
+                # Two can be bound to a port, but not listen. uvloop would not say so.
+                bound.listen(self.config.backlog)
+            except OSError as error:
+                host, port, *_ = bound.getsockname()
+                raise _taken(host, port, error) from error
+        await super().startup(sockets)
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Captures none."""
@@ -52,8 +64,11 @@ def listener(settings: Settings) -> socket.socket:
         bound.bind((settings.host, settings.rest_port))
     except OSError as error:
         bound.close()
-        raise OSError(
-            f"{address(settings.host, settings.rest_port)}: {error.strerror}. "
-            "Name another port: --rest-port N (0 for any that is free)."
-        ) from error
+        raise _taken(settings.host, settings.rest_port, error) from error
     return bound
+
+
+def _taken(host: str, port: int, error: OSError) -> OSError:
+    is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+    remedy = "port: --rest-port N (0 for any that is free)" if is_port else "address: --host"
+    return OSError(f"{address(host, port)}: {error.strerror}. Name another {remedy}.")

@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from itertools import islice
 from typing import Any
 
 from keras_cifar.serve.errors import invalid
@@ -83,5 +84,6 @@ def _parse_shallow(text: str) -> Any:
 
 def shortened(value: Any) -> str:
     """Returns a value as JSON, for a message: at most 256 characters of it."""
-    text = json.dumps(value)
+    # Only as far as needed: what Python can just read, nested deep, it cannot write as a whole.
+    text = "".join(islice(json.JSONEncoder().iterencode(value), 257))
     return text if len(text) <= 256 else f"{text[:253]}..."

@@ -19,8 +19,10 @@ def logging_to(access_path: str | None) -> Iterator[None]:
     """
     messages = logging.StreamHandler()
     messages.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    http = logging.getLogger("uvicorn")
     handlers: dict[logging.Logger, logging.Handler] = {
-        logging.getLogger("keras_cifar.serve"): messages
+        logging.getLogger("keras_cifar.serve"): messages,
+        http: messages,
     }
     if access_path is not None:
         handlers[access_log] = (
@@ -30,6 +32,7 @@ def logging_to(access_path: str | None) -> Iterator[None]:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    http.setLevel(logging.ERROR)  # its warnings are of what clients sent, and they are told
     access_log.disabled = access_path is None
     try:
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 from grpc import StatusCode
 
+from keras_cifar.config import RunDir
 from keras_cifar.model_dir import versions
 from keras_cifar.serve.config import ModelConfig
 from keras_cifar.serve.errors import ServingError, described, from_tensorflow, invalid
@@ -78,6 +79,7 @@ class Models:
         self._failures: dict[tuple[str, int], _Failure] = {}
         self._lock = threading.Lock()  # for the five above, and never for long
         self._changing = threading.Lock()  # one update at a time
+        self._has_started = False  # before, what is wrong ends in an error, not in the log
 
     def start(self) -> None:
         """Loads what there is.
@@ -91,6 +93,7 @@ class Models:
             for config in self._configs.values():
                 self._require_available(config)
             self._set_labels()
+            self._has_started = True
 
     def update(self) -> None:
         """Looks at the folders once: loads what is new, then unloads what is no longer wanted."""
@@ -192,7 +195,8 @@ class Models:
             try:
                 present = _present(config.base_path)
             except OSError as error:
-                _log.warning("%s: keeps what is loaded: %s", name, described(error))
+                if self._has_started:
+                    _log.warning("%s: keeps what is loaded: %s", name, described(error))
                 continue
             wanted = config.wanted(list(present))
             for version in wanted:
@@ -219,7 +223,8 @@ class Models:
             self._failures[name, version] = _Failure(
                 files, retries, time.monotonic() + _RETRY_SECONDS
             )
-            _log.error("%s: version %d cannot be loaded: %s", name, version, status.message)
+            if self._has_started:
+                _log.error("%s: version %d cannot be loaded: %s", name, version, status.message)
             return
         self._failures.pop((name, version), None)
         with self._lock:
@@ -266,11 +271,18 @@ class Models:
     def _require_available(self, config: ModelConfig) -> None:
         if self._loaded.get(config.name):
             return
-        failed = self._statuses.get(config.name, {})
+        known = self._statuses.get(config.name, {})
+        failed = [version for version in known if known[version].code is not StatusCode.OK]
         if failed:
-            version, status = max(failed.items())
+            version = max(failed)
+            status = known[version]
             raise OSError(
                 f"{config.base_path}: version {version} cannot be loaded: {status.message}"
+            )
+        if RunDir(config.base_path).model.is_file():
+            raise OSError(
+                f"{config.base_path}: a run, which has no versions. "
+                f"Export it: keras-cifar export {config.base_path} MODEL_DIR"
             )
         raise OSError(
             f"{config.base_path}: no version to serve here. "

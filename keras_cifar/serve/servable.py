@@ -1,5 +1,6 @@
 """A version of a model, loaded: the road that TensorFlow Serving takes, with its batching."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -186,6 +187,11 @@ class Servable:
     def close(self) -> None:
         """Frees the model's memory; no request may be running."""
         self._session.close()
+        # A graph's Python objects refer to each other. Left to themselves, they would stay for many
+        # more versions, 8 MiB each (TensorFlow 2.21, November 2026).
+        for name in ("_session", "_alone", "_batched"):
+            vars(self).pop(name, None)
+        gc.collect()
 
 
 _SCOPE = "keras_cifar_serving"

@@ -1,7 +1,9 @@
 """Runs the server: loads, listens, keeps watch, and stops without dropping anybody's request."""
 
 import asyncio
+import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -31,9 +33,10 @@ from keras_cifar.serve.watch import watching
 from keras_cifar.serving import BATCHING, METRICS_PATH
 
 # After the signal to stop: for so long, all is answered but readiness, so that whoever sends the
-# requests hears of it; then those at work may end.
+# requests hears of it; then those at work may end, and what is not over by then never will be.
 _NOTICE_SECONDS = 1.0
-_DRAIN_SECONDS = 29.0
+_DRAIN_SECONDS = 27.0
+_STOP_SECONDS = 30.0
 _OPEN_FILES = 65_536
 _log = logging.getLogger(__name__)
 
@@ -54,7 +57,9 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
     )
     access = _access(settings)
     _allow_many_connections()
+    last_resort = _last_resort()
     with ExitStack() as stack:
+        stack.callback(last_resort.cancel)
         stack.enter_context(logging_to(settings.access_log))
         # The ports come before the models, which take seconds: one that is taken shows at once.
         bound = stack.enter_context(listener(settings))
@@ -64,11 +69,12 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
         health = Health(rpc)
         rpc_address = add_ports(rpc, settings)
         stack.callback(models.close)
+        gc.freeze()  # TensorFlow stays. To look it through at each collection would take 0.15 s.
         _start(models)
         stack.enter_context(watching(models, settings))
         app = HttpApp(models, runtime=runtime, access=access, executor=executor)
         http = http_server(app, settings, drain_seconds=_DRAIN_SECONDS)
-        servers = _Servers(http=http, listener=bound, app=app, rpc=rpc, health=health)
+        servers = _Servers(http, bound, app, rpc, health, last_resort)
         scheme = "https" if settings.ssl_certificate else "http"
         url = f"{scheme}://{address(settings.host, bound.getsockname()[1])}"
         uvloop.run(_run(servers, announce=lambda: announce(url, rpc_address)))
@@ -121,19 +127,22 @@ class _Servers:
     app: HttpApp
     rpc: grpc.Server
     health: Health
+    last_resort: threading.Timer
 
-    def stop(self, *, rpc_seconds: float | None) -> threading.Event:
+    def stop(self) -> threading.Event:
         """Accepts nothing more; returns what is set when gRPC has answered what it had accepted."""
         self.http.should_exit = True
-        ended: threading.Event = self.rpc.stop(rpc_seconds)
+        ended: threading.Event = self.rpc.stop(_DRAIN_SECONDS)
         return ended
 
 
 async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
-    stop = _first_signal(servers)
+    stop = _first_signal()
     servers.rpc.start()
     listening = asyncio.create_task(servers.http.serve(sockets=[servers.listener]))
-    while not servers.http.started and not listening.done():
+    while not servers.http.started:
+        if listening.done():
+            await listening  # raises
         await asyncio.sleep(0.01)
     servers.health.serving()
     announce()
@@ -141,23 +150,36 @@ async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
     await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
     servers.app.is_draining = True
     servers.health.stopping()
-    _log.info("stopping: requests at work have %.0f s to end", _NOTICE_SECONDS + _DRAIN_SECONDS)
+    _log.info("stopping: requests at work have %.0f s to end", _STOP_SECONDS)
+    servers.last_resort.start()
     await asyncio.wait([listening], timeout=_NOTICE_SECONDS)
-    ended = servers.stop(rpc_seconds=_DRAIN_SECONDS)
+    ended = servers.stop()
     await listening
     await asyncio.to_thread(ended.wait)
 
 
-def _first_signal(servers: _Servers) -> asyncio.Event:
+def _first_signal() -> asyncio.Event:
     """Returns what the first signal sets; the second one drops what is at work."""
     first = asyncio.Event()
 
-    def heed() -> None:
+    def heed(number: int) -> None:
         if first.is_set():
-            servers.http.force_exit = True
-            servers.stop(rpc_seconds=None)
+            _end("stopped at once, as told: what was at work is dropped", code=128 + number)
         first.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, heed)
+        asyncio.get_running_loop().add_signal_handler(number, heed, number)
     return first
+
+
+def _last_resort() -> threading.Timer:
+    text = f"stopped, after {_STOP_SECONDS:.0f} s: what was still at work is dropped"
+    timer = threading.Timer(_STOP_SECONDS, _end, [text], {"code": 1})
+    timer.daemon = True
+    return timer
+
+
+def _end(text: str, *, code: int) -> None:
+    """Ends the process as it is. TensorFlow cannot be interrupted, and Python would wait for it."""
+    _log.warning("%s", text)
+    os._exit(code)

@@ -1,10 +1,13 @@
 """How a server is to be run."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from keras_cifar.serve.limits import Limits
 from keras_cifar.serving import MODEL_NAME
+
+_TOKEN = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class Settings:
     def __post_init__(self) -> None:
         """Checks what belongs together."""
         if (self.model_dir is None) == (self.models_config is None):
-            raise ValueError("model_dir: expected either MODEL_DIR or --models-config.")
+            raise ValueError("model_dir: expected one, or --models-config in its place.")
         if (self.ssl_certificate is None) != (self.ssl_key is None):
             raise ValueError("ssl_certificate: expected with --ssl-key, or neither of the two.")
-        if self.token == "":
-            raise ValueError("token: got an empty one, expected some characters.")
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
+            raise ValueError("token: expected letters, digits and signs of ASCII, and no space.")
 
 
 def address(host: str, port: int) -> str:

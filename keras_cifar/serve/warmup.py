@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_cifar.serve.errors import ServingError, invalid
+from keras_cifar.serve.errors import ServingError, from_tensorflow, invalid
 from keras_cifar.serve.examples import classify, multi_inference, regress
 from keras_cifar.serve.predict import predict
 from keras_cifar.serve.servable import Servable
@@ -60,7 +60,8 @@ def _logs(path: str) -> Iterator[Any]:
     except tf.errors.DataLossError as error:
         raise ServingError(
             StatusCode.DATA_LOSS,
-            f"{path}: {error.message}. Please verify your warmup data is in TFRecord format.",
+            f"{path}: {from_tensorflow(error).message}. "
+            "Please verify your warmup data is in TFRecord format.",
         ) from error
 
 

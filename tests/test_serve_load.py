@@ -1,0 +1,149 @@
+"""Versions come and go under load: no request fails, no answer mixes them, no memory is lost."""
+
+import http.client
+import json
+import re
+import shutil
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import grpc
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from keras_cifar.export.warmup import WARMUP_FILE
+
+ROWS = [0.0, 1000.0, 2000.0]
+VERSIONS = 12
+CLIENTS = 32
+
+
+def rest_client(server, stop):
+    """Asks over one connection until it is told to stop; yields what each answer adds to 0."""
+    body = json.dumps({"instances": ROWS})
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    with closing(connection):
+        while not stop.is_set():
+            connection.request("POST", "/v1/models/toy:predict", body)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            assert response.status == 200, answer
+            yield answer["predictions"]
+
+
+def grpc_client(server, stop):
+    request = predict_pb2.PredictRequest(model_spec={"name": "toy"})
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(ROWS))
+    # A connection of its own, or all clients would share one.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(server.grpc, options=options) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        while not stop.is_set():
+            response = stub.Predict(request, timeout=60)
+            values = list(response.outputs["y"].float_val)
+            assert values[0] == response.model_spec.version.value
+            yield values
+
+
+def answers(client, server, stop):
+    """How often each version answered, in the order in which a client heard of them."""
+    counts = {}
+    for values in client(server, stop):
+        version = values[0]
+        assert values == [row + version for row in ROWS], "an answer of several versions"
+        assert version >= max(counts, default=1), "a version that had gone before"
+        counts[version] = counts.get(version, 0) + 1
+    return counts
+
+
+@pytest.mark.slow
+def test_versions_come_and_go_while_32_clients_ask(serving, save_toy, tmp_path, eventually):
+    folder, spare = tmp_path / "toy", tmp_path / "spare"
+    for number in range(1, VERSIONS + 1):
+        save_toy(spare / str(number), answer=number)
+    folder.mkdir()
+    (spare / "1").rename(folder / "1")
+    with serving(
+        tmp_path, folder, "--model-name", "toy", "--poll", "0.05", "--access-log", "off"
+    ) as server:
+        stop, results, failures = threading.Event(), [], []
+
+        def ask(client):
+            try:
+                results.append(answers(client, server, stop))
+            except BaseException as failure:
+                failures.append(failure)
+                raise
+
+        threads = [
+            threading.Thread(target=ask, args=((rest_client, grpc_client)[index % 2],))
+            for index in range(CLIENTS)
+        ]
+        for thread in threads:
+            thread.start()
+        for number in range(2, VERSIONS + 1):
+            (spare / str(number)).rename(folder / str(number))
+            eventually(lambda number=number: states(server).get(number) == "AVAILABLE")
+            time.sleep(0.3)
+            shutil.rmtree(folder / str(number - 1))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        expected = dict.fromkeys(range(1, VERSIONS), "END") | {VERSIONS: "AVAILABLE"}
+        eventually(lambda: states(server) == expected)
+        assert "Traceback" not in server.log.read_text()
+    assert len(results) == CLIENTS
+    assert len({version for counts in results for version in counts}) >= 10
+    # Each client heard of nearly all of them.
+    assert min(len(counts) for counts in results) >= 8
+    assert sum(sum(counts.values()) for counts in results) > 1000
+
+
+def states(server, name="toy"):
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    with closing(connection):
+        connection.request("GET", f"/v1/models/{name}")
+        statuses = json.loads(connection.getresponse().read())["model_version_status"]
+    return {int(entry["version"]): entry["state"] for entry in statuses}
+
+
+@pytest.mark.slow
+def test_a_version_takes_its_memory_along(serving, exported, sample, tmp_path, eventually):
+    folder = tmp_path / "cifar10"
+    publish(exported.version, folder, 1)
+    body = json.dumps({"instances": sample.images[:8].tolist()})
+    with serving(tmp_path, folder, "--poll", "0.05", "--access-log", "off") as server:
+        memory = []
+        for number in range(2, 17):
+            publish(exported.version, folder, number)
+            eventually(lambda number=number: states(server, "cifar10").get(number) == "AVAILABLE")
+            shutil.rmtree(folder / str(number - 1))
+            eventually(lambda number=number: states(server, "cifar10")[number - 1] == "END")
+            connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+            with closing(connection):
+                connection.request("POST", "/v1/models/cifar10:predict", body)
+                assert connection.getresponse().status == 200
+            memory.append(resident(server))
+    # The first ones make room for the others. A version that stayed would take 8 MiB and more.
+    grown = memory[-1] - memory[4]
+    assert grown < 40, memory
+
+
+def resident(server):
+    """MiB that a server has in memory."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    (kib,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+    return int(kib) // 1024
+
+
+def publish(version, folder, number):
+    """Copies a version, without its long warm-up, in one step."""
+    copy = folder / f".{number}"
+    shutil.copytree(version, copy)
+    (copy / WARMUP_FILE).unlink()
+    copy.rename(folder / str(number))
