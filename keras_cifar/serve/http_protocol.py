@@ -20,7 +20,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a request."""
-        super().connection_made(_Transport(transport))
+        patient: Any = _Transport(transport)
+        super().connection_made(patient)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

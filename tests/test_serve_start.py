@@ -1,0 +1,423 @@
+"""A server that cannot start says why in one line; one that is to stop loses no request."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+import grpc
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
+
+from keras_cifar.cli import main
+from keras_cifar.failures import TERMINATED
+from keras_cifar.serve.warmup import WARMUP_FILE
+
+FREE = ("--rest-port", 0, "--grpc-port", 0)
+OTHER_PORT = "Name another port: --{}-port N (0 for any that is free)."
+
+
+@pytest.fixture(scope="module")
+def toys(save_toy, tmp_path_factory):
+    """A folder with version 1 of the toy, which adds 10 to what it is given."""
+    folder = tmp_path_factory.mktemp("toys") / "toy"
+    save_toy(folder / "1", answer=10)
+    return folder
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Runs serve in this process; returns its one line of error and its exit code."""
+    # So that what serve sets is gone afterwards.
+    monkeypatch.setenv("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        # A server that starts after all is stopped, or the test would wait for it.
+        stop = threading.Timer(10, os.kill, [os.getpid(), signal.SIGTERM])
+        stop.start()
+        result = CliRunner().invoke(main, ["serve", *map(str, arguments)])
+        stop.cancel()
+        # Anything else is a bug, and would be a traceback.
+        assert isinstance(result.exception, SystemExit), result.exception
+        lines = result.output.splitlines()
+        (line,) = [line for line in lines if line.startswith("Error: ")]
+        assert lines[-1] == line
+        return line.removeprefix("Error: "), result.exit_code
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+# Refused at the start
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "file"])
+def test_a_server_needs_a_version(refused, tmp_path, kind):
+    folder = tmp_path / "models"
+    if kind == "empty":
+        folder.mkdir()
+    elif kind == "file":
+        folder.write_text("no folder")
+    assert refused(folder, *FREE) == (
+        f"{folder}: no version to serve here. Export one: keras-cifar export {folder}",
+        1,
+    )
+
+
+def test_a_server_says_what_is_wrong_with_the_only_version(refused, toys, tmp_path):
+    folder = tmp_path / "toy"
+    shutil.copytree(toys, folder)
+    shutil.rmtree(folder / "1" / "variables")
+    line, code = refused(folder, *FREE)
+    assert line.startswith(f"{folder}: version 1 cannot be loaded: ")
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            "model_config_list { nonsense",
+            "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:21 : ",
+            id="I17",
+        ),
+        pytest.param(
+            'model_config_list { config { name: "a" base_path: "b" } }',
+            "Expected model a to have an absolute path or URI; got base_path()=b",
+            id="I9",
+        ),
+        pytest.param(
+            'model_config_list { config { name: "a" base_path: "/a" logging_config {} } }',
+            "No request-logger-creator provided.",
+            id="I14",
+        ),
+    ],
+)
+def test_a_server_needs_a_right_models_config(refused, tmp_path, text, message):
+    path = tmp_path / "models.config"
+    path.write_text(text)
+    line, code = refused("--models-config", path, *FREE)
+    assert line.startswith(f"{path}: {message}")
+    assert code == 1
+
+
+def test_a_label_at_the_start_needs_a_version(refused, toys, tmp_path):
+    path = tmp_path / "models.config"
+    labels = 'version_labels { key: "stable" value: 777 }'
+    path.write_text(
+        f'model_config_list {{ config {{ name: "toy" base_path: "{toys}" {labels} }} }}'
+    )
+    line, code = refused("--models-config", path, *FREE)
+    assert line == (
+        "Request to assign label to version 777 of model toy, "
+        "which is not currently available for inference"
+    )
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "max_batch_size { value: 8 } allowed_batch_sizes: [1, 4]",
+            "Last entry in allowed_batch_sizes must match max_batch_size; "
+            "last entry was 4, expected 8.",
+        ),
+        (
+            "max_batch_size { value: 4 } allowed_batch_sizes: [2, 1, 4]",
+            "allowed_batch_sizes must be positive and ascending; got (2, 1, 4).",
+        ),
+        ("max_batch_size { value: 0 }", "max_batch_size: got 0, expected 1 or more."),
+        ("num_batch_threads { value: -1 }", "num_batch_threads: got -1, expected 1 or more."),
+        ("max_enqueued_batches { value: 0 }", "max_enqueued_batches: got 0, expected 1 or more."),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros: got -1, expected 0 or more."),
+        ("max_batch_size: 4", "Error parsing text-format tensorflow.serving.BatchingParameters: "),
+    ],
+    ids=["J11-last", "J11-order", "size", "threads", "queue", "timeout", "text"],
+)
+def test_a_server_needs_right_batching_parameters(refused, toys, tmp_path, text, message):
+    path = tmp_path / "batching_parameters.txt"
+    path.write_text(text)
+    line, code = refused(toys, "--batching-parameters", path, *FREE)
+    assert line.startswith(f"{path}: {message}")
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    "option", ["--models-config", "--batching-parameters", "--monitoring-config"]
+)
+def test_a_server_needs_the_files_it_is_told_of(refused, toys, tmp_path, option):
+    path = tmp_path / "missing"
+    arguments = [option, path] if option == "--models-config" else [toys, option, path]
+    assert refused(*arguments, *FREE) == (f"{path}: No such file or directory.", 1)
+
+
+def test_a_server_needs_an_access_log_that_it_can_write(refused, toys, tmp_path):
+    assert refused(toys, "--access-log", tmp_path, *FREE) == (f"{tmp_path}: Is a directory.", 1)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\n", "schlüssel"])
+def test_a_token_must_fit_in_a_header(refused, toys, token):
+    assert refused(toys, "--token", token, *FREE) == (
+        "--token: expected letters, digits and signs of ASCII, and no space.",
+        2,
+    )
+
+
+@pytest.mark.parametrize("what", ["other key", "nonsense", "password", "missing"])
+def test_a_certificate_needs_its_key(refused, toys, tmp_path, what):
+    certificate, own_key, key = (tmp_path / name for name in ("cert.pem", "own.pem", "key.pem"))
+    openssl("req", "-x509", "-nodes", "-subj", "/CN=x", "-out", certificate, "-keyout", own_key)
+    if what == "other key":
+        openssl("genrsa", "-out", key)
+    elif what == "password":
+        openssl("rsa", "-in", own_key, "-aes128", "-passout", "pass:secret", "-out", key)
+    elif what == "nonsense":
+        key.write_text("nonsense")
+    line, code = refused(toys, "--ssl-certificate", certificate, "--ssl-key", key, *FREE)
+    assert code == 1
+    if what == "missing":
+        assert line == f"{key}: No such file or directory."
+    else:
+        start = re.escape(f"{certificate}, {key}: no certificate with its key, ")
+        assert re.fullmatch(f"{start}in PEM format and without a password: .+\\.", line)
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def test_a_certificate_does_not_come_without_a_key(refused, toys, tmp_path):
+    assert refused(toys, "--ssl-certificate", tmp_path / "cert.pem", *FREE) == (
+        "--ssl-certificate: expected with --ssl-key, or neither of the two.",
+        2,
+    )
+
+
+def test_a_port_of_rest_that_is_taken(refused, toys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert refused(toys, "--rest-port", port, "--grpc-port", 0) == (
+            f"127.0.0.1:{port}: Address already in use. {OTHER_PORT.format('rest')}",
+            1,
+        )
+
+
+def test_a_port_of_grpc_that_is_taken(refused, toys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert refused(toys, "--rest-port", 0, "--grpc-port", port) == (
+            f"127.0.0.1:{port}: cannot be listened at. Is another server there? "
+            f"{OTHER_PORT.format('grpc')}",
+            1,
+        )
+
+
+def test_a_port_that_another_server_takes_while_the_models_load(toys, tmp_path, eventually):
+    folder, sign = tmp_path / "toy", tmp_path / "grpc.sock"
+    shutil.copytree(toys, folder)
+    slow_start(folder / "1", seconds=2)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "keras_cifar", "serve", folder, "--grpc-socket", sign]
+    ports = ["--rest-port", str(port), "--grpc-port", "0"]
+    with (
+        subprocess.Popen([*command, *ports], stderr=subprocess.PIPE, text=True) as process,
+        socket.socket() as other,
+    ):
+        # The port of REST is bound by then and not listened at, which lets others bind it as well.
+        eventually(sign.exists)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        try:
+            _, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    message = f"Error: 127.0.0.1:{port}: Address already in use. {OTHER_PORT.format('rest')}"
+    assert stderr.splitlines()[-1] == message
+    assert "Traceback" not in stderr
+    assert process.returncode == 1
+
+
+def slow_start(version, *, seconds):
+    """Has a version's warm-up take so long."""
+    log = prediction_log_pb2.PredictionLog(predict_log={"request": request(seconds)})
+    (version / WARMUP_FILE).parent.mkdir()
+    with tf.io.TFRecordWriter(str(version / WARMUP_FILE)) as writer:
+        writer.write(log.SerializeToString())
+
+
+def request(seconds):
+    """Asks the toy to take so long."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "toy", "slow"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([seconds], tf.float32))
+    return request
+
+
+# Stopping
+
+
+def post(server, seconds):
+    """Asks the toy to take so long; returns status, answer, and whether the connection stays."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    body = json.dumps({"signature_name": "slow", "instances": [seconds]})
+    connection.request("POST", "/v1/models/toy:predict", body)
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    return response.status, answer, response.getheader("connection")
+
+
+def get(server, path):
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    answer = response.read().decode()
+    connection.close()
+    return response.status, answer, response.getheader("connection")
+
+
+def predict(channel, seconds):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    return stub.Predict(request(seconds), timeout=60).outputs["y"].float_val[0]
+
+
+def in_thread(function, *arguments):
+    """Calls a function in a thread; returns a function that waits for what came of it."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*arguments)), daemon=True)
+    thread.start()
+
+    def result():
+        thread.join()
+        return results[0] if results else None
+
+    return result
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_end(serving, toys, tmp_path, number):
+    with (
+        serving(tmp_path, toys, "--model-name", "toy") as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        assert get(server, "/v2/health/ready") == (200, "ready", None)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == 1
+        waiting = [in_thread(post, server, 2.0) for _ in range(4)]
+        waiting += [in_thread(predict, channel, 2.0) for _ in range(4)]
+        time.sleep(0.5)
+        server.process.send_signal(number)
+        time.sleep(0.2)
+        # Notice is given, and all is still answered, for the last time on this connection.
+        assert get(server, "/v2/health/ready") == (503, "stopping", "close")
+        assert get(server, "/v2/health/live") == (200, "live", "close")
+        for name in ("", "ModelService", "PredictionService"):
+            request = health_pb2.HealthCheckRequest(service=name)
+            assert health.Check(request).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert post(server, 0) == (200, {"predictions": [10]}, "close")
+        assert server.process.wait(timeout=30) == 0
+        answers = [result() for result in waiting]
+    assert [answer[:2] for answer in answers[:4]] == [(200, {"predictions": [12]})] * 4
+    assert answers[4:] == [12] * 4
+    log = server.log.read_text()
+    assert "stopping: requests at work have 30 s to end" in log
+    assert "Traceback" not in log
+    with pytest.raises(ConnectionRefusedError):
+        post(server, 0)
+
+
+def test_a_client_that_goes_on_asking_is_never_left_without_an_answer(serving, toys, tmp_path):
+    """Who asks again when the connection is refused loses nothing."""
+    with serving(tmp_path, toys, "--model-name", "toy", "--access-log", "off") as server:
+        ends = [in_thread(_ask_until_refused, server) for _ in range(4)]
+        time.sleep(0.5)
+        server.process.terminate()
+        ended = [end() for end in ends]
+        assert server.process.wait(timeout=30) == 0
+    assert all(ended), ended
+
+
+def _ask_until_refused(server):
+    """How many answers came; None if a request got neither an answer nor a refusal."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    body = json.dumps({"instances": [1.0]})
+    for count in range(1_000_000):
+        try:
+            if connection.sock is None:
+                connection.connect()
+        except ConnectionRefusedError:
+            return count
+        connection.request("POST", "/v1/models/toy:predict", body)
+        response = connection.getresponse()
+        assert json.loads(response.read()) == {"predictions": [11]}
+    return None
+
+
+def test_a_second_signal_ends_it_at_once(serving, toys, tmp_path):
+    with serving(tmp_path, toys, "--model-name", "toy") as server:
+        waiting = in_thread(_dropped, server)
+        time.sleep(0.5)
+        server.process.terminate()
+        time.sleep(1.5)
+        assert server.process.poll() is None
+        started = time.monotonic()
+        server.process.terminate()
+        code = server.process.wait(timeout=60)
+        assert time.monotonic() - started < 1
+        server.process.returncode = 0  # what `serving` expects
+        assert waiting()
+    assert code == TERMINATED
+    log = server.log.read_text()
+    assert "stopped at once, as told: what was at work is dropped" in log
+    assert "Traceback" not in log
+
+
+def _dropped(server):
+    """Whether a request gets no answer."""
+    with pytest.raises((OSError, http.client.HTTPException)):
+        post(server, 25)
+    return True
+
+
+@pytest.mark.slow
+def test_a_request_without_an_end_does_not_keep_it(serving, toys, tmp_path):
+    with serving(tmp_path, toys, "--model-name", "toy", "--timeout", 100) as server:
+        waiting = in_thread(post, server, 60)
+        time.sleep(0.5)
+        started = time.monotonic()
+        server.process.terminate()
+        code = server.process.wait(timeout=60)
+        assert time.monotonic() - started < 32
+        server.process.returncode = 0  # what `serving` expects
+        assert waiting() == (503, {"error": "the server has stopped"}, "close")
+    assert code == 1
+    log = server.log.read_text()
+    assert "stopped, after 30 s: what was still at work is dropped" in log
+    assert "Traceback" not in log
+
+
+def test_a_signal_while_the_models_load_ends_it(toys, tmp_path):
+    command = [sys.executable, "-m", "keras_cifar", "serve", str(toys), *map(str, FREE)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        # TensorFlow is there, and with it the threads of the server.
+        while len(os.listdir(f"/proc/{process.pid}/task")) < 2:  # noqa: PTH208
+            assert process.poll() is None
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (TERMINATED, "")
