@@ -144,9 +144,13 @@ def test_a_label_at_the_start_needs_a_version(refused, toys, tmp_path):
         ("num_batch_threads { value: -1 }", "num_batch_threads: got -1, expected 1 or more."),
         ("max_enqueued_batches { value: 0 }", "max_enqueued_batches: got 0, expected 1 or more."),
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros: got -1, expected 0 or more."),
+        (
+            "pad_variable_length_inputs: true",
+            "pad_variable_length_inputs: got true, which is not supported here.",
+        ),
         ("max_batch_size: 4", "Error parsing text-format tensorflow.serving.BatchingParameters: "),
     ],
-    ids=["J11-last", "J11-order", "size", "threads", "queue", "timeout", "text"],
+    ids=["J11-last", "J11-order", "size", "threads", "queue", "timeout", "padding", "text"],
 )
 def test_a_server_needs_right_batching_parameters(refused, toys, tmp_path, text, message):
     path = tmp_path / "batching_parameters.txt"

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from urllib.parse import urlsplit
 
 import grpc
@@ -517,6 +518,8 @@ def test_without_its_folder_a_model_goes_on(asked, two_versions, tmp_path, event
     folder.rename(tmp_path / "elsewhere")
     line = f"away: keeps what is loaded: {folder}: no such folder"
     eventually(lambda: line in asked.server.log.read_text())
+    time.sleep(0.5)  # some more looks
+    assert asked.server.log.read_text().count(line) == 1
     assert asked.answer("away") == 1
     (tmp_path / "elsewhere").rename(folder)
 

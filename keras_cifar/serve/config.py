@@ -77,6 +77,8 @@ def read_batching(path: Path) -> Batching:
         if message.HasField(name) and getattr(message, name).value < least:
             value = getattr(message, name).value
             raise OSError(f"{path}: {name}: got {value}, expected {least} or more.")
+    if message.pad_variable_length_inputs:
+        raise OSError(f"{path}: pad_variable_length_inputs: got true, which is not supported here.")
     sizes = tuple(message.allowed_batch_sizes)
     limit = message.max_batch_size.value if message.HasField("max_batch_size") else 1000
     execution = message.max_execution_batch_size.value or limit

@@ -79,6 +79,7 @@ class Models:
         self._failures: dict[tuple[str, int], _Failure] = {}
         self._lock = threading.Lock()  # for the five above, and never for long
         self._changing = threading.Lock()  # one update at a time
+        self._complaints: dict[str, str] = {}
         self._has_started = False  # before, what is wrong ends in an error, not in the log
 
     def start(self) -> None:
@@ -195,9 +196,9 @@ class Models:
             try:
                 present = _present(config.base_path)
             except OSError as error:
-                if self._has_started:
-                    _log.warning("%s: keeps what is loaded: %s", name, described(error))
+                self._complain(name, described(error))
                 continue
+            self._complaints.pop(name, None)
             wanted = config.wanted(list(present))
             for version in wanted:
                 if version not in self._loaded.get(name, {}):
@@ -205,6 +206,12 @@ class Models:
             # A version goes only when one that is wanted can answer in its place.
             if not wanted or set(wanted) & set(self._loaded.get(name, {})):
                 self._retire(name, keep=wanted)
+
+    def _complain(self, name: str, text: str) -> None:
+        """Logs why a folder cannot be looked at, once and not at each look."""
+        if self._has_started and self._complaints.get(name) != text:
+            _log.warning("%s: keeps what is loaded: %s", name, text)
+            self._complaints[name] = text
 
     def _load(self, name: str, version: int, path: Path) -> None:
         files = _files(path)
