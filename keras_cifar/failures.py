@@ -39,6 +39,12 @@ def _raise_terminated(*_: object) -> None:
 
 
 def _one_line(error: OSError) -> str:
+    text = described(error)
+    return text if text == str(error) else f"{text}."
+
+
+def described(error: OSError) -> str:
+    """Returns a failure of the file system in one line: which file, and what is wrong with it."""
     if error.filename is None or error.strerror is None:
         return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}."
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"

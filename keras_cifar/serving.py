@@ -9,6 +9,9 @@ MODEL_NAME = "cifar10"
 # Signatures, and what each one calls its only input.
 IMAGE_SIGNATURE, IMAGE_INPUT = "serving_default", "image"
 BYTES_SIGNATURE, BYTES_INPUT = "image_bytes", "image_bytes"
+# In the folder of a version: the requests that a server sends itself first, and where it is from.
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+ORIGIN_FILE = "origin.json"
 # Where Prometheus finds a server's metrics, on the port of REST.
 METRICS_PATH = "/monitoring/prometheus/metrics"
 

@@ -6,14 +6,13 @@
 Serves the model on a free port, clicks a sample image, and photographs what appears.
 """
 
-import re
 import shutil
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import click
 from playwright.sync_api import sync_playwright
+from serve_load import running_server
 
 SIZE = {"width": 1200, "height": 860}
 
@@ -24,16 +23,11 @@ SIZE = {"width": 1200, "height": 860}
 @click.option("--sample", default="cat", show_default=True, help="Class of the image to click.")
 def main(model_dir: Path, output: Path, sample: str) -> None:
     """Photograph the page of MODEL_DIR's server as OUTPUT."""
-    command = [sys.executable, "-m", "keras_cifar", "serve", str(model_dir)]
-    ports = ["--rest-port", "0", "--grpc-port", "0"]
-    with subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url = re.search(r"http://\S+", server.stdout.readline() if server.stdout else "")
-            if url is None:
-                raise click.ClickException("the server did not start")
-            photograph(url[0], output, sample=sample)
-        finally:
-            server.terminate()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(model_dir, log=Path(folder) / "log") as server,
+    ):
+        photograph(f"http://127.0.0.1:{server.rest_port}", output, sample=sample)
     click.echo(str(output))
 
 

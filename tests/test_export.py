@@ -25,12 +25,11 @@ from keras_cifar.client import predict_files, prepare_image
 from keras_cifar.config import RunDir
 from keras_cifar.evaluate import evaluate
 from keras_cifar.export import export, saved_model
-from keras_cifar.export.warmup import WARMUP_FILE
 from keras_cifar.model.article import build_model
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model_dir import versions
-from keras_cifar.serving import BATCHING
+from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 OUTPUTS = {"probabilities", "label", "class_id"}

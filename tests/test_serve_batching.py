@@ -25,8 +25,7 @@ from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models import Models
 from keras_cifar.serve.servable import Runtime, Servable
-from keras_cifar.serve.warmup import WARMUP_FILE
-from keras_cifar.serving import BATCHING
+from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 FULL = "The batch scheduling queue to which this task was submitted is full"
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from keras_cifar.export.warmup import WARMUP_FILE
+from keras_cifar.serving import WARMUP_FILE
 
 ROWS = [0.0, 1000.0, 2000.0]
 VERSIONS = 12

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_
 
 from keras_cifar.cli import main
 from keras_cifar.failures import TERMINATED
-from keras_cifar.serve.warmup import WARMUP_FILE
+from keras_cifar.serving import WARMUP_FILE
 
 FREE = ("--rest-port", 0, "--grpc-port", 0)
 OTHER_PORT = "Name another port: --{}-port N (0 for any that is free)."

@@ -24,14 +24,13 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_cifar.export.warmup import WARMUP_FILE
 from keras_cifar.serve.config import ModelConfig
 from keras_cifar.serve.errors import ServingError
 from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models import Models, State
 from keras_cifar.serve.servable import Runtime
-from keras_cifar.serving import BATCHING
+from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 AVAILABLE, LOADING, END = "AVAILABLE", "LOADING", "END"

@@ -34,9 +34,8 @@ from keras_cifar.model_dir import (
     unfinished_version,
 )
 from keras_cifar.package_versions import package_versions
-from keras_cifar.serving import EXPORT_PRECISIONS
+from keras_cifar.serving import EXPORT_PRECISIONS, ORIGIN_FILE
 
-ORIGIN_FILE = "origin.json"
 # Largest difference of a probability from the Keras model's that is published.
 _TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
 # One image, a few, and as many as a full batch of a server on a CPU.

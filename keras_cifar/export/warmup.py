@@ -13,9 +13,8 @@ from keras_cifar.serving import (
     IMAGE_INPUT,
     IMAGE_SIGNATURE,
     MODEL_NAME,
+    WARMUP_FILE,
 )
-
-WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
 
 def write_warmup(folder: Path, *, images: npt.NDArray[np.uint8]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_cifar.serve.models import Models
 from keras_cifar.serve.servable import Servable
+from keras_cifar.serving import ORIGIN_FILE
 
 
 def about(models: Models) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def about(models: Models) -> dict[str, Any]:
 def _origin(servable: Servable) -> dict[str, Any]:
     """Returns what `export` noted beside the model, as far as there is such a note."""
     try:
-        origin = json.loads((servable.path / "origin.json").read_text())
+        origin = json.loads((servable.path / ORIGIN_FILE).read_text())
         evaluated = origin.get("evaluated") or {}
         return {
             "accuracy": evaluated.get("accuracy"),

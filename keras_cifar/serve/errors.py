@@ -1,6 +1,5 @@
 """What a request can fail with: a gRPC status code, its HTTP equivalent, and one line of text."""
 
-import os
 import re
 
 import tensorflow as tf
@@ -58,10 +57,3 @@ def from_tensorflow(error: tf.errors.OpError) -> ServingError:
 def http_status(code: StatusCode) -> int:
     """Returns the HTTP status that stands for a gRPC code."""
     return _HTTP_STATUS.get(code, 500)
-
-
-def described(error: OSError) -> str:
-    """Returns a failure of the file system in one line: which file, and what is wrong with it."""
-    if error.filename is None or error.strerror is None:
-        return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"

@@ -25,14 +25,8 @@ def classify(servable: Servable, request: Any, *, deadline: float) -> Any:
     Raises:
         ServingError: the request is wrong, or could not be computed.
     """
-    name = _signature_name(servable, request.model_spec)
-    _check_classification(servable.signatures[name])
-    examples = _examples(servable, request.input)
-    outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
     response = classification_pb2.ClassificationResponse()
-    describe(servable, response.model_spec, signature_name=name)
-    _fill_classifications(response.result, outputs, count=len(examples))
-    return response
+    return _answered(servable, request, response, method=CLASSIFY, deadline=deadline)
 
 
 def regress(servable: Servable, request: Any, *, deadline: float) -> Any:
@@ -41,13 +35,21 @@ def regress(servable: Servable, request: Any, *, deadline: float) -> Any:
     Raises:
         ServingError: the request is wrong, or could not be computed.
     """
+    response = regression_pb2.RegressionResponse()
+    return _answered(servable, request, response, method=REGRESS, deadline=deadline)
+
+
+def _answered(
+    servable: Servable, request: Any, response: Any, *, method: str, deadline: float
+) -> Any:
+    """Fills `response` in and returns it."""
     name = _signature_name(servable, request.model_spec)
-    _check_regression(servable.signatures[name])
+    check, fill = _METHODS[method]
+    check(servable.signatures[name])
     examples = _examples(servable, request.input)
     outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
-    response = regression_pb2.RegressionResponse()
     describe(servable, response.model_spec, signature_name=name)
-    _fill_regressions(response.result, outputs, count=len(examples))
+    fill(response.result, outputs, count=len(examples))
     return response
 
 
@@ -64,13 +66,10 @@ def multi_inference(servable: Servable, request: Any, *, deadline: float) -> Any
         name = _signature_name(servable, task.model_spec)
         result = response.results.add()
         describe(servable, result.model_spec, signature_name=name)
-        fill: Callable[..., None]
-        if task.method_name == CLASSIFY:
-            _check_classification(servable.signatures[name])
-            part, fill = result.classification_result, _fill_classifications
-        else:
-            _check_regression(servable.signatures[name])
-            part, fill = result.regression_result, _fill_regressions
+        is_classification = task.method_name == CLASSIFY
+        part = result.classification_result if is_classification else result.regression_result
+        check, fill = _METHODS[task.method_name]
+        check(servable.signatures[name])
         outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
         fill(part, outputs, count=len(examples))
     return response
@@ -182,3 +181,10 @@ def _fill_regressions(result: Any, outputs: Arrays, *, count: int) -> None:
         )
     for value in values.ravel().tolist():
         result.regressions.add(value=value)
+
+
+# By method: what checks the signature, and what fills the result in.
+_METHODS: dict[str, tuple[Callable[[Any], None], Callable[..., None]]] = {
+    CLASSIFY: (_check_classification, _fill_classifications),
+    REGRESS: (_check_regression, _fill_regressions),
+}

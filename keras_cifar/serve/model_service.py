@@ -5,6 +5,7 @@ from typing import Any
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from keras_cifar.serve.models import Status
+from keras_cifar.serve.predict import describe
 from keras_cifar.serve.servable import Servable
 
 SIGNATURES = "signature_def"
@@ -13,13 +14,17 @@ SIGNATURES = "signature_def"
 def model_metadata(servable: Servable) -> Any:
     """Returns a tensorflow.serving.GetModelMetadataResponse: a version and its signatures."""
     response = get_model_metadata_pb2.GetModelMetadataResponse()
-    response.model_spec.name = servable.model
-    response.model_spec.version.value = servable.version
+    describe(servable, response.model_spec, signature_name="")
+    response.metadata[SIGNATURES].Pack(signature_map(servable))
+    return response
+
+
+def signature_map(servable: Servable) -> Any:
+    """Returns a version's signatures as a tensorflow.serving.SignatureDefMap."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, signature in servable.signatures.items():
         signatures.signature_def[name].CopyFrom(signature)
-    response.metadata[SIGNATURES].Pack(signatures)
-    return response
+    return signatures
 
 
 def model_status(statuses: dict[int, Status]) -> Any:

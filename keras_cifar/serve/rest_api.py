@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
     classification_pb2,
-    get_model_metadata_pb2,
+    model_pb2,
     regression_pb2,
 )
 
@@ -19,9 +19,9 @@ from keras_cifar.serve.json_body import parse_body
 from keras_cifar.serve.json_examples import classifications_json, read_request, regressions_json
 from keras_cifar.serve.json_inputs import read_inputs, request_format, signature_name
 from keras_cifar.serve.json_outputs import predictions_json
-from keras_cifar.serve.model_service import model_metadata, model_status
+from keras_cifar.serve.model_service import SIGNATURES, model_status, signature_map
 from keras_cifar.serve.models import Models
-from keras_cifar.serve.predict import run
+from keras_cifar.serve.predict import describe, run
 from keras_cifar.serve.records import Record
 from keras_cifar.serve.servable import Servable
 
@@ -128,12 +128,11 @@ def _describe(models: Models, match: re.Match[str]) -> bytes:
     if match["metadata"] is None:
         # The label is not looked at, nor does TensorFlow Serving.
         return _as_json(model_status(models.statuses(chosen["name"], version=chosen["version"])))
+    spec = model_pb2.ModelSpec()
     with models.borrow(**chosen) as servable:
-        response = model_metadata(servable)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(signatures)
-    metadata = {"signature_def": _as_dict(signatures)}
-    return json.dumps({"model_spec": _as_dict(response.model_spec), "metadata": metadata}).encode()
+        describe(servable, spec, signature_name="")
+        metadata = {SIGNATURES: _as_dict(signature_map(servable))}
+    return json.dumps({"model_spec": _as_dict(spec), "metadata": metadata}).encode()
 
 
 def _as_json(message: Any) -> bytes:

@@ -13,8 +13,8 @@ from keras_cifar.serve.errors import ServingError, from_tensorflow, invalid
 from keras_cifar.serve.examples import classify, multi_inference, regress
 from keras_cifar.serve.predict import predict
 from keras_cifar.serve.servable import Servable
+from keras_cifar.serving import WARMUP_FILE
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _MAX_RECORDS = 1000
 _SECONDS = 60.0  # for a request
 _CALLS = {

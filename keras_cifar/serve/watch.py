@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_cifar.failures import described
 from keras_cifar.serve.config import read_models
-from keras_cifar.serve.errors import ServingError, described
+from keras_cifar.serve.errors import ServingError
 from keras_cifar.serve.models import Models
 from keras_cifar.serve.settings import Settings
 
