@@ -9,8 +9,10 @@ from typing import Any
 
 from keras_cifar.cifar10 import DATASETS, NUM_CLASSES
 
-RECIPE_NAMES = ("article",)
-OPTIMIZERS = ("sgd", "adam")
+# By recipe, what it can be trained with, the default first.
+RECIPE_OPTIMIZERS = {"article": ("sgd", "adam"), "fast94": ("muon",), "fast96": ("sgd",)}
+RECIPE_NAMES = tuple(RECIPE_OPTIMIZERS)
+OPTIMIZERS = ("sgd", "adam", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
 # What a model can be evaluated on.
@@ -52,7 +54,7 @@ class TrainConfig:
         """Raises ValueError for a value that nothing can be trained with."""
         _check_choice("recipe", self.recipe, RECIPE_NAMES)
         _check_choice("dataset", self.dataset, tuple(DATASETS))
-        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("optimizer", self.optimizer, RECIPE_OPTIMIZERS[self.recipe])
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("strategy", self.strategy, STRATEGIES)
         _check_number("epochs", self.epochs, 1, math.inf)
@@ -99,7 +101,28 @@ RECIPES = {
     "article": {
         "sgd": TrainConfig(),
         "adam": TrainConfig(optimizer="adam", learning_rate=1e-3, weight_decay=0.1),
-    }
+    },
+    "fast94": {
+        "muon": TrainConfig(
+            recipe="fast94",
+            optimizer="muon",
+            epochs=6,
+            batch_size=500,
+            learning_rate=0.12,
+            weight_decay=1e-3,
+            validation_fraction=0.0,
+        ),
+    },
+    "fast96": {
+        "sgd": TrainConfig(
+            recipe="fast96",
+            epochs=37,
+            batch_size=1024,
+            learning_rate=9.0 / 7850.7 * 1024,
+            weight_decay=0.012 / 7850.7 * 1024,
+            validation_fraction=0.0,
+        ),
+    },
 }
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import MEAN, STANDARD_DEVIATION
 from keras_cifar.model.article import build_model
-from keras_cifar.optimize import SGD_MOMENTUM
+from keras_cifar.optimize.article import SGD_MOMENTUM
 
 BLOCKS = ((3, 32, 64), (64, 128, 128), (128, 256, 256))
 LINEAR = ((4096, 1024), (1024, 512), (512, 10))

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cifar.optimize import SGD_MOMENTUM, build_optimizer, warmup_then_cosine
+from keras_cifar.optimize.article import SGD_MOMENTUM, build_optimizer
+from keras_cifar.optimize.schedules import warmup_then_cosine
 
 
 def test_the_rate_rises_for_a_tenth_of_the_run_and_falls_to_zero():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_cifar.cifar10 import IMAGE_SHAPE
+from keras_cifar.data.augment import random_shifts, shift_and_mirror
 from keras_cifar.data.examples import Examples
 
 CROP_PADDING = 4  # pixels on each side
@@ -28,13 +28,8 @@ def train_batches(
     steps_per_epoch = len(examples.labels) // batch_size
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        position = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
-        index = tf.random.experimental.index_shuffle(position, key, len(examples.labels) - 1)
-        # The order took the key itself; augmentation takes another one for each batch.
-        batch_key = tf.random.experimental.stateless_fold_in(key, step_of_epoch)
-        return augment(tf.gather(images, index), seed=batch_key), tf.gather(labels, index)
+        positions, key = shuffled(step, count=len(examples.labels), batch_size=batch_size, seed=seed)
+        return augment(tf.gather(images, positions), seed=key), tf.gather(labels, positions)
 
     # Deterministic by default: the batches keep their order whatever the parallelism.
     return (
@@ -44,11 +39,31 @@ def train_batches(
     )
 
 
+def shuffled(
+    step: tf.Tensor, *, count: int, batch_size: int, seed: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns which examples a step trains on, and the key of its randomness.
+
+    Args:
+        step: int64, counted from the run's first one.
+        count: examples in all.
+        batch_size: examples in a step; count // batch_size steps are an epoch.
+        seed: decides the order of each epoch.
+
+    Returns:
+        Positions int64 (batch_size,), of which an epoch has none twice, and int64 (2,).
+    """
+    steps_per_epoch = count // batch_size
+    epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
+    key = tf.stack([tf.constant(seed, tf.int64), epoch])
+    place = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
+    positions = tf.random.experimental.index_shuffle(place, key, count - 1)
+    # The order took the key itself; augmentation takes another one for each batch.
+    return positions, tf.random.experimental.stateless_fold_in(key, step_of_epoch)
+
+
 def augment(images: tf.Tensor, *, seed: Sequence[int] | tf.Tensor) -> tf.Tensor:
     """Crops each image at random from its 4-pixel reflection padding and mirrors half of them.
-
-    One gather does both: it reads each output pixel from where crop and mirroring put it, so no
-    padded copy is made.
 
     Args:
         images: uint8 (batch, 32, 32, 3).
@@ -57,24 +72,11 @@ def augment(images: tf.Tensor, *, seed: Sequence[int] | tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 (batch, 32, 32, 3).
     """
-    height, width, channels = IMAGE_SHAPE
     count = tf.shape(images)[0]
     crop_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed))
-    offset = tf.random.stateless_uniform(
-        [2, count, 1], crop_seed, -CROP_PADDING, CROP_PADDING + 1, dtype=tf.int32
-    )
-    mirrored = tf.random.stateless_uniform([count, 1], mirror_seed) < 0.5
-    rows = _reflect(tf.range(height) + offset[0], size=height)
-    columns = _reflect(tf.range(width) + offset[1], size=width)
-    columns = tf.where(mirrored, columns[:, ::-1], columns)
-    first_row = tf.range(count)[:, None] * height
-    pixel = (first_row + rows)[:, :, None] * width + columns[:, None, :]  # (batch, 32, 32)
-    return tf.gather(tf.reshape(images, [-1, channels]), pixel)
-
-
-def _reflect(position: tf.Tensor, *, size: int) -> tf.Tensor:
-    """Folds positions in (-size, 2 * size - 1) back into 0..size-1, the edge not repeated."""
-    return size - 1 - tf.abs(size - 1 - tf.abs(position))
+    shifts = random_shifts(count, at_most=CROP_PADDING, seed=crop_seed)
+    mirrored = tf.random.stateless_uniform([count], mirror_seed) < 0.5
+    return shift_and_mirror(images, shifts=shifts, mirrored=mirrored)
 
 
 def eval_batches(examples: Examples, *, batch_size: int) -> tf.data.Dataset:

@@ -22,7 +22,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Normalises (batch, height, width, channels); in training, updates the moving moments."""
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        beta = tf.convert_to_tensor(self.beta)
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(beta)
         if not (training and self.trainable):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)

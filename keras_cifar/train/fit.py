@@ -9,17 +9,16 @@ import tensorflow as tf
 
 from keras_cifar.config import RunDir, TrainConfig
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.pipeline import eval_batches, train_batches
+from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
-from keras_cifar.model.article import build_model
-from keras_cifar.optimize import build_optimizer
-from keras_cifar.train import checkpoint
+from keras_cifar.train import article, checkpoint, fast
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
 from keras_cifar.train.display import ProgressDisplay
 
 # Validation keeps no activations for gradients, so a larger batch fits and is faster.
 EVAL_BATCH_SIZE = 500
+_RECIPES = {"article": article, "fast94": fast, "fast96": fast}
 
 
 class Outcome(NamedTuple):
@@ -66,9 +65,10 @@ def fit(
     progress = start.progress if start else Progress()
     # Trained in whatever precision, the chosen model is kept and used in float32, as its weights.
     keras.config.set_dtype_policy("float32")
-    chosen = build_model(seed=config.seed)
+    recipe = _RECIPES[config.recipe]
+    chosen = recipe.build_model(config)
     with _strategy(config.strategy).scope():
-        model = compile_model(config, steps=config.epochs * steps_per_epoch)
+        model = compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
     if start:
         checkpoint.restore(start, model=model)
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
@@ -84,11 +84,8 @@ def fit(
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
     try:
         model.fit(
-            train_batches(
-                training,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                epochs=range(progress.epoch, config.epochs),
+            recipe.batches(
+                config, examples=training, epochs=range(progress.epoch, config.epochs)
             ),
             epochs=config.epochs,
             initial_epoch=progress.epoch,
@@ -113,8 +110,8 @@ def _strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def compile_model(config: TrainConfig, *, steps: int) -> keras.Model:
-    """Builds and compiles the network of `config`, for a run of so many steps."""
+def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> keras.Model:
+    """Builds and compiles the network of `config`, to be trained on `examples` for so many steps."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if on_gpu:
         # Without it, sums on a GPU come out differently each time and resume is not exact.
@@ -122,18 +119,13 @@ def compile_model(config: TrainConfig, *, steps: int) -> keras.Model:
     keras.config.set_dtype_policy(
         "float32" if config.precision == "float32" else f"mixed_{config.precision}"
     )
-    model = build_model(seed=config.seed)
-    keras.config.set_dtype_policy("float32")
-    model.compile(
-        optimizer=build_optimizer(
-            config.optimizer,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
+    try:
+        return _RECIPES[config.recipe].compile_model(
+            config,
+            examples=examples,
             steps=steps,
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        # On a CPU, XLA's convolutions are slower than oneDNN's: 137 to 380 images/s (2 cores).
-        jit_compile=on_gpu and config.strategy == "single",
-    )
-    return model
+            # On a CPU, XLA's convolutions are slower than oneDNN's: 137 to 380 images/s (2 cores).
+            jit_compile=on_gpu and config.strategy == "single",
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")

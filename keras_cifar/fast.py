@@ -1,0 +1,85 @@
+"""The fast recipes in numbers: what the airbench family found, and where this project differs.
+
+Sources: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv:2404.00498), here
+"the paper", and the programs airbench94_muon.py and airbench96.py of KellerJordan/cifar10-airbench,
+for which `TrainConfig` holds epochs, batch size and rate (`keras_cifar.config.RECIPES`).
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FastMethod:
+    """Network and method of a fast recipe, beside what `TrainConfig` says.
+
+    Attributes:
+        widths: filters of the convolutions of each group.
+        convolutions: in a group; with three, a residual goes round the last two.
+        head_bound: the head's weights are uniform within this at first.
+        logit_scale: of the head's outputs.
+        batch_norm_momentum: share of the moving moments that a step keeps.
+        label_smoothing: share of the target that all classes get alike.
+        sizes: side of the training images, in pixels, in equal parts of the run.
+        shift: pixels by which a training image is moved at most, up or down and left or right.
+        cutout: side of the square that is blanked in a training image, in pixels; 0 for none.
+        warmup: share of the run in which the rate rises, before it falls to 0.
+        bias_rate: learning rate of the biases, by that of the convolutions.
+        head_rate: learning rate of the head, by that of the convolutions.
+        momentum: of SGD.
+        kernel_momentum: of Muon.
+        lookahead_decay: of the slow weights at the end of the run; 0 for no slow weights.
+    """
+
+    widths: tuple[int, ...]
+    convolutions: int
+    head_bound: float
+    logit_scale: float
+    batch_norm_momentum: float
+    label_smoothing: float
+    sizes: tuple[int, ...]
+    shift: int
+    cutout: int
+    warmup: float
+    bias_rate: float
+    head_rate: float
+    momentum: float
+    kernel_momentum: float
+    lookahead_decay: float
+
+
+FAST94 = FastMethod(
+    widths=(64, 256, 256),
+    convolutions=2,
+    head_bound=math.sqrt(3),  # deviation 1
+    logit_scale=1 / 256,
+    batch_norm_momentum=0.88,
+    label_smoothing=0.2,
+    sizes=(24, 28, 32),
+    shift=2,
+    cutout=0,
+    warmup=0.0,
+    bias_rate=0.053 * 500 / 0.12,
+    head_rate=0.67 * 500 / 0.12,
+    momentum=0.85,
+    kernel_momentum=0.8,
+    lookahead_decay=0.0,
+)
+FAST96 = FastMethod(
+    widths=(128, 384, 512),
+    convolutions=3,
+    head_bound=1 / 16,
+    logit_scale=1 / 9,
+    batch_norm_momentum=0.9,
+    label_smoothing=0.2,
+    sizes=(32,),
+    shift=4,
+    cutout=12,
+    warmup=0.1,
+    bias_rate=64.0,
+    head_rate=1.0,
+    momentum=0.85,
+    kernel_momentum=0.0,
+    lookahead_decay=0.95**5,
+)
+FAST_METHODS = {"fast94": FAST94, "fast96": FAST96}

@@ -1,0 +1,1 @@
+"""Learning-rate schedules, and the optimisers and weight averaging that Keras lacks."""

@@ -1,0 +1,102 @@
+"""SGD with a rate for each group of variables, and with slow weights that follow (lookahead)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+# airbench94.py.
+LOOKAHEAD_EVERY = 5
+
+
+class Group(NamedTuple):
+    """How some of the variables are trained.
+
+    Attributes:
+        rate: learning rate, by the optimiser's own.
+        weight_decay: share of the variable that is added to its gradient.
+        steps: in which the rate falls to 0, linearly, on top of the optimiser's schedule; None for
+            that schedule alone.
+    """
+
+    rate: float = 1.0
+    weight_decay: float = 0.0
+    steps: int | None = None
+
+
+class Lookahead(NamedTuple):
+    """Slow weights, towards which the weights are set back (Zhang et al., 2019).
+
+    Every few steps the slow weights take up some of the weights, which then are as the slow ones:
+    all that training changes, moving moments of batch normalisation included.
+
+    Attributes:
+        variables: of the model, those included that do not train.
+        decay: share of themselves that the slow weights keep at the end of the run; before, less,
+            by the third power of the share of the run that is over.
+        steps: of the whole run, after the last of which the weights are the slow ones.
+    """
+
+    variables: Sequence[keras.Variable]
+    decay: float
+    steps: int
+
+
+class GroupSGD(keras.optimizers.SGD):
+    """Nesterov's SGD by groups; weight decay is part of the gradient, as in PyTorch."""
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        *,
+        group_of: Callable[[keras.Variable], Group],
+        momentum: float,
+        lookahead: Lookahead | None = None,
+    ) -> None:
+        super().__init__(learning_rate, momentum=momentum, nesterov=True)
+        self._group_of = group_of
+        self._lookahead = lookahead
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the velocities, and slow weights that are as the weights are now."""
+        if self.built:
+            return
+        super().build(variables)
+        self._groups = [self._group_of(variable) for variable in variables]
+        if self._lookahead:
+            self._slow = self.add_optimizer_variables(self._lookahead.variables, "slow")
+            for slow, variable in zip(self._slow, self._lookahead.variables, strict=True):
+                slow.assign(variable)
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
+        """Changes one variable as its group says."""
+        group = self._groups[self._get_variable_index(variable)]
+        decayed = gradient + group.weight_decay * variable if group.weight_decay else gradient
+        super().update_step(decayed, variable, self._rate(group, learning_rate))
+
+    def _rate(self, group: Group, learning_rate: tf.Tensor) -> tf.Tensor:
+        rate = group.rate * tf.cast(learning_rate, tf.float32)
+        if group.steps is None:
+            return rate
+        rest = 1 - tf.cast(self.iterations, tf.float32) / group.steps
+        return rate * tf.maximum(rest, 0.0)
+
+    def apply(
+        self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[Any] | None = None
+    ) -> None:
+        """Changes all variables, and now and then sets them back to the slow weights."""
+        super().apply(grads, trainable_variables)
+        if self._lookahead:
+            step = tf.convert_to_tensor(self.iterations)
+            is_last = step == self._lookahead.steps
+            tf.cond((step % LOOKAHEAD_EVERY == 0) | is_last, self._look_ahead, tf.no_op)
+
+    def _look_ahead(self) -> None:
+        step = tf.convert_to_tensor(self.iterations)
+        progress = tf.cast(step, tf.float32) / self._lookahead.steps
+        # At the end the weights become the slow ones as these are.
+        decay = tf.where(step == self._lookahead.steps, 1.0, self._lookahead.decay * progress**3)
+        for slow, variable in zip(self._slow, self._lookahead.variables, strict=True):
+            slow.assign(decay * slow + (1 - decay) * variable)
+            variable.assign(slow)

@@ -1,0 +1,103 @@
+"""The fast recipes (see `keras_cifar.fast`): what `fit` trains, and on what."""
+
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_cifar.config import TrainConfig
+from keras_cifar.data.examples import Examples
+from keras_cifar.data.on_device import make_batch, mirror_half, plan_steps
+from keras_cifar.fast import FAST_METHODS, FastMethod
+from keras_cifar.model import fast
+from keras_cifar.model.whitening import WHITENING_IMAGES, whitening_filters
+from keras_cifar.optimize.group_sgd import Group, GroupSGD, Lookahead
+from keras_cifar.optimize.loss import smoothed_cross_entropy
+from keras_cifar.optimize.muon import Muon, is_kernel
+from keras_cifar.optimize.schedules import WarmupThenLinear
+
+# airbench94.py: the whitening layer's bias is trained at first and then left alone.
+WHITENING_BIAS_EPOCHS = 3
+
+
+class _OnDevice(keras.Model):
+    """Makes each step's batch itself, from a plan of it."""
+
+    make_batch: Any
+
+    def train_step(self, plan: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Trains on a batch."""
+        return super().train_step(self.make_batch(plan))
+
+
+def build_model(config: TrainConfig) -> keras.Model:
+    """Returns the network, uncompiled."""
+    return fast.build_model(FAST_METHODS[config.recipe], seed=config.seed)
+
+
+def compile_model(
+    config: TrainConfig, *, examples: Examples, steps: int, jit_compile: bool
+) -> keras.Model:
+    """Returns the network, compiled; its steps take elements of `batches`."""
+    method = FAST_METHODS[config.recipe]
+    network = fast.build_model(method, seed=config.seed, image_shape=(None, None, 3))
+    whitening = network.get_layer("whitening")
+    whitening.kernel.assign(whitening_filters(examples.images[:WHITENING_IMAGES]))
+    model = _OnDevice(network.inputs, network.outputs, name=network.name)
+    mirrored = mirror_half(examples.images, seed=config.seed)
+    model.make_batch = partial(
+        make_batch,
+        # Variables: as constants they would be compiled into the step.
+        examples=Examples(
+            tf.Variable(mirrored, trainable=False), tf.Variable(examples.labels, trainable=False)
+        ),
+        shift=method.shift,
+        cutout=method.cutout,
+    )
+    model.compile(
+        optimizer=_build_optimizer(config, method, model=model, steps=steps),
+        loss=smoothed_cross_entropy(method.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _build_optimizer(
+    config: TrainConfig, method: FastMethod, *, model: keras.Model, steps: int
+) -> keras.optimizers.Optimizer:
+    whitening_bias = model.get_layer("whitening").bias
+    whitening_steps = steps * WHITENING_BIAS_EPOCHS // config.epochs
+
+    def group_of(variable: keras.Variable) -> Group:
+        if is_kernel(variable):
+            rate = 1.0
+        else:
+            rate = method.head_rate if variable.name == "kernel" else method.bias_rate
+        return Group(
+            rate=rate,
+            weight_decay=config.weight_decay / (rate * config.learning_rate),
+            steps=whitening_steps if variable is whitening_bias else None,
+        )
+
+    schedule = WarmupThenLinear(config.learning_rate, steps=steps, warmup=method.warmup)
+    options: dict[str, Any] = {"group_of": group_of, "momentum": method.momentum}
+    if method.lookahead_decay:
+        options["lookahead"] = Lookahead(model.variables, method.lookahead_decay, steps)
+    if config.optimizer == "muon":
+        return Muon(schedule, kernel_momentum=method.kernel_momentum, **options)
+    return GroupSGD(schedule, **options)
+
+
+def batches(config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
+    """Returns what `fit` is given for these epochs."""
+    sizes = FAST_METHODS[config.recipe].sizes
+    return plan_steps(
+        len(examples.labels),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epochs=epochs,
+        sizes=[sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)],
+    )
