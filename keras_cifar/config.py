@@ -15,6 +15,8 @@ RECIPE_NAMES = tuple(RECIPE_OPTIMIZERS)
 OPTIMIZERS = ("sgd", "adam", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
+# Of an image, by test-time augmentation.
+TTA_VIEWS = 6
 # What a model can be evaluated on.
 SPLITS = ("test", "validation", "train")
 RUNS = Path("runs")

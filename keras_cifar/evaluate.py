@@ -17,6 +17,7 @@ from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model.tta import with_views
 
 Split = Literal["test", "validation", "train"]
 # Guo et al., On Calibration of Modern Neural Networks (2017), section 3 and table 1.
@@ -80,6 +81,7 @@ class Metrics:
 
     Attributes:
         split: "test", "validation" or "train".
+        views: of each image, of which the logits are the mean; 1 without test-time augmentation.
         examples: in the split.
         loss: mean cross entropy, in nats.
         accuracy: share of examples whose most probable class is right.
@@ -89,6 +91,7 @@ class Metrics:
     """
 
     split: Split
+    views: int
     examples: int
     loss: float
     accuracy: float
@@ -103,7 +106,12 @@ class Metrics:
 
 
 def evaluate(
-    run_dir: RunDir, *, split: Split, data_dir: Path | None, batch_size: int = 500
+    run_dir: RunDir,
+    *,
+    split: Split,
+    data_dir: Path | None,
+    views: int = 1,
+    batch_size: int = 500,
 ) -> Metrics:
     """Measures a run's chosen model on a split and writes that to the run's metrics.json.
 
@@ -112,22 +120,23 @@ def evaluate(
         split: "test"; or "validation" or "train", the parts of the training images that this run
             itself had, not augmented.
         data_dir: where TFDS data sets are; None for TFDS's default.
+        views: of each image, as `keras_cifar.model.tta.with_views` takes them.
         batch_size: images at a time; bounds the memory, not the outcome.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        ValueError: no such split, or the run had no validation split.
+        ValueError: no such split or number of views, or the run had no validation split.
         OSError: run, model or data are missing or damaged.
         FloatingPointError: the model's training had diverged.
     """
     settings = run_dir.read_settings()
     _check_split(split, settings=settings)
-    model = load_model(run_dir.require_model())
+    model = with_views(load_model(run_dir.require_model()), views)
     examples = _examples(split, settings=settings, data_dir=data_dir)
     logits = predict_logits(model, examples.images, batch_size=batch_size)
-    metrics = measure(logits, labels=examples.labels, split=split)
+    metrics = measure(logits, labels=examples.labels, split=split, views=views)
     with replacing(run_dir.metrics) as path:
         path.write_text(json.dumps(asdict(metrics), indent=2) + "\n")
     return metrics
@@ -156,7 +165,11 @@ def _examples(split: Split, *, settings: TrainConfig, data_dir: Path | None) -> 
 
 
 def measure(
-    logits: npt.NDArray[np.float64], *, labels: npt.NDArray[np.int64], split: Split
+    logits: npt.NDArray[np.float64],
+    *,
+    labels: npt.NDArray[np.int64],
+    split: Split,
+    views: int = 1,
 ) -> Metrics:
     """Compares a model's outputs with the truth.
 
@@ -164,6 +177,7 @@ def measure(
         logits: (n, 10), n at least 1.
         labels: (n,), 0..9.
         split: what these examples are.
+        views: of each, of which the logits are the mean.
     """
     log_probabilities = log_softmax(logits)
     predicted = log_probabilities.argmax(axis=1)
@@ -171,6 +185,7 @@ def measure(
     np.add.at(confusion, (labels, predicted), 1)
     return Metrics(
         split=split,
+        views=views,
         examples=len(labels),
         loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         accuracy=float((predicted == labels).mean()),
@@ -222,7 +237,7 @@ def _calibration(
 def format_table(metrics: Metrics) -> str:
     """Returns what a person reads: the totals, a row a class, the most frequent confusions."""
     lines = [
-        f"{metrics.split}: {metrics.examples:,} images",
+        f"{metrics.split}: {metrics.examples:,} images{_views(metrics)}",
         f"accuracy           {metrics.accuracy:7.2%}  "
         f"± {metrics.accuracy_error:.2%} standard error",
         f"loss               {metrics.loss:7.4f}  mean cross entropy",
@@ -239,6 +254,10 @@ def format_table(metrics: Metrics) -> str:
     if confusions:
         lines += ["", "most frequent confusions", *confusions]
     return "\n".join(lines)
+
+
+def _views(metrics: Metrics) -> str:
+    return f", {metrics.views} views of each" if metrics.views > 1 else ""
 
 
 def _most_frequent_confusions(metrics: Metrics) -> list[str]:

@@ -11,6 +11,7 @@ from keras_cifar.cli.options import (
     PATH,
     data_dir_option,
     json_option,
+    tta_option,
     wrong_usage,
 )
 from keras_cifar.config import SPLITS, RunDir, newest_run
@@ -26,11 +27,13 @@ from keras_cifar.startup import start_tensorflow
     show_default=True,
     help="Which images; train and validation are the run's own parts.",
 )
+@tta_option
 @data_dir_option
 @json_option
 def evaluate(
     run: Path | None,
     split: Literal["test", "validation", "train"],
+    views: int,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -40,7 +43,7 @@ def evaluate(
     from keras_cifar import evaluate as stage
 
     with wrong_usage(split="--split"):
-        metrics = stage.evaluate(run_dir, split=split, data_dir=data_dir)
+        metrics = stage.evaluate(run_dir, split=split, views=views, data_dir=data_dir)
     click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RECIPE_OPTIMIZERS, RECIPES, TrainConfig, settings_dict
+from keras_cifar.config import RECIPE_OPTIMIZERS, RECIPES, TTA_VIEWS, TrainConfig, settings_dict
 
 PATH = click.Path(path_type=Path)
 data_dir_option = click.option(
@@ -20,6 +20,14 @@ dataset_option = click.option(
     "--dataset",
     type=click.Choice(tuple(DATASETS)),
     help="cifar10, or the small part of it that comes with this package.  [default: cifar10]",
+)
+tta_option = click.option(
+    "--tta",
+    "views",
+    flag_value=TTA_VIEWS,
+    default=1,
+    type=int,
+    help="Test-time augmentation: the mean answer to six views of an image, in six times the time.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from keras_cifar.cli.options import PATH, wrong_usage
+from keras_cifar.cli.options import PATH, tta_option, wrong_usage
 from keras_cifar.config import RunDir, newest_run
 from keras_cifar.model_dir import FORMATS, MAX_VERSION
 from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, MODEL_NAME, default_image
@@ -45,7 +45,10 @@ _MODULES = {
     metavar="N",
     help="Number of the version.  [default: one above the highest]",
 )
-def export(paths: tuple[Path, ...], format_: str, precision: str, number: int | None) -> None:
+@tta_option
+def export(
+    paths: tuple[Path, ...], format_: str, precision: str, number: int | None, views: int
+) -> None:
     """Publish a run's model (default: the newest run's) as MODEL_DIR/N for a server.
 
     It gets its number only after its answers have been compared with the Keras model's.
@@ -64,7 +67,7 @@ def export(paths: tuple[Path, ...], format_: str, precision: str, number: int | 
 
     with wrong_usage(precision="--precision"):
         exported = stage.export(
-            run_dir, model_dir, format=format_, precision=precision, number=number
+            run_dir, model_dir, format=format_, precision=precision, number=number, views=views
         )
     click.echo(str(exported))
     if format_ == "saved_model":

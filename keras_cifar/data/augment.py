@@ -78,7 +78,7 @@ def resize_matrix(size: int, *, to: int) -> npt.NDArray[np.float32]:
     edges = np.linspace(0, size, to + 1)
     old = np.arange(size)
     covered = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-    return (np.clip(covered, 0, None) * to / size).astype(np.float32)
+    return np.asarray(np.clip(covered, 0, None) * to / size, np.float32)
 
 
 def resize(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:

@@ -19,9 +19,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import shuffled
 
 
-def mirror_half(
-    images: npt.NDArray[np.uint8], *, seed: int
-) -> npt.NDArray[np.uint8]:
+def mirror_half(images: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.uint8]:
     """Returns a copy in which half of the images, chosen at random, are mirrored.
 
     From then on all are mirrored in every second epoch ("alternating flip", the paper, section

@@ -28,7 +28,9 @@ def train_batches(
     steps_per_epoch = len(examples.labels) // batch_size
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        positions, key = shuffled(step, count=len(examples.labels), batch_size=batch_size, seed=seed)
+        positions, key = shuffled(
+            step, count=len(examples.labels), batch_size=batch_size, seed=seed
+        )
         return augment(tf.gather(images, positions), seed=key), tf.gather(labels, positions)
 
     # Deterministic by default: the batches keep their order whatever the parallelism.

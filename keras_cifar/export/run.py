@@ -26,6 +26,7 @@ from keras_cifar.folder import require_writable
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model.tta import with_views
 from keras_cifar.model_dir import (
     FORMATS,
     publish,
@@ -71,6 +72,7 @@ def export(
     format: str = "saved_model",
     precision: str = "float32",
     number: int | None = None,
+    views: int = 1,
 ) -> Exported:
     """Publishes a run's model as a version that gives the Keras model's answers.
 
@@ -84,9 +86,10 @@ def export(
         format: "saved_model", "onnx" or "litert".
         precision: of weights and arithmetic; "bfloat16" for a SavedModel alone.
         number: of the version; None for one above the highest in `model_dir`.
+        views: of each image, as `keras_cifar.model.tta.with_views` takes them.
 
     Raises:
-        ValueError: a format or precision that does not exist, or not together.
+        ValueError: a format, precision or number of views that does not exist, or not together.
         ImportError: the format needs an extra of its name.
         OSError: run or model are missing or damaged; the version exists; `model_dir` holds
             another format, or cannot be written.
@@ -104,12 +107,21 @@ def export(
     with naming(model_dir), unfinished_version(model_dir) as folder:
         click.echo(f"writing the model as {format} in {precision}", err=True)
         with _as_os_error(model_dir):
-            _WRITERS[format].write(inference_model(model, precision=precision), folder)
+            built = inference_model(model, precision=precision, views=views)
+            _WRITERS[format].write(built, folder)
             if format == "saved_model":
                 write_warmup(folder, images=images)
         click.echo(f"verifying it on {len(images)} images", err=True)
-        agreement = _verify(folder, model, images=images, format=format, precision=precision)
-        document = {**origin, "format": format, "precision": precision, "agreement": agreement}
+        agreement = _verify(
+            folder, with_views(model, views), images=images, format=format, precision=precision
+        )
+        document = {
+            **origin,
+            "format": format,
+            "precision": precision,
+            "views": views,
+            "agreement": agreement,
+        }
         (folder / ORIGIN_FILE).write_text(json.dumps(document, indent=2) + "\n")
         version = publish(folder, number=number)
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())

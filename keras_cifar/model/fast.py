@@ -101,7 +101,7 @@ def _initialize(
     """Sets the initial weights; as Keras initializers they would have to be in the model file."""
     for variable in model.variables:
         if variable.name == "kernel":
-            *window, channels, filters = variable.shape
+            *window, channels, _ = variable.shape
             bound = method.head_bound if not window else 1 / math.sqrt(math.prod(window) * channels)
             kernel = random.uniform(-bound, bound, variable.shape).astype(np.float32)
             variable.assign(with_identity(kernel) if window[:1] == [_KERNEL_SIZE] else kernel)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_cifar.cifar10 import IMAGE_SHAPE
+from keras_cifar.model.tta import with_views
 
 
 class _Shift(layers.Layer):
@@ -31,7 +32,7 @@ class _Step(NamedTuple):
     weights: list[npt.NDArray[np.float64]]
 
 
-def inference_model(model: keras.Model, *, precision: str) -> keras.Sequential:
+def inference_model(model: keras.Model, *, precision: str, views: int = 1) -> keras.Sequential:
     """Builds what is exported of a model: the same function, and its softmax.
 
     Dropout is left out. A batch normalisation behind a convolution becomes part of its kernel
@@ -43,6 +44,7 @@ def inference_model(model: keras.Model, *, precision: str) -> keras.Sequential:
             taken as it is.
         precision: "float32", or "bfloat16" for weights and arithmetic, but for the input's
             shift, the logits and the softmax.
+        views: of each image, as `keras_cifar.model.tta.with_views` takes them.
 
     Returns:
         Images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
@@ -54,17 +56,19 @@ def inference_model(model: keras.Model, *, precision: str) -> keras.Sequential:
     if not isinstance(model, keras.Sequential):
         if precision != "float32":
             raise ValueError(f"precision: got {precision!r}, expected float32 for this model.")
-        return keras.Sequential([_image(), model, softmax])
+        return keras.Sequential([_image(), with_views(model, views), softmax])
     steps = _steps(model)
     last = len(steps) - 1
     new_layers = [
         step.kind.from_config({**step.config, "dtype": precision if 0 < i < last else "float32"})
         for i, step in enumerate(steps)
     ]
-    built = keras.Sequential([_image(), *new_layers, softmax])
+    network = keras.Sequential([_image(), *new_layers], name=model.name)
     for layer, step in zip(new_layers, steps, strict=True):
         layer.set_weights(step.weights)
-    return built
+    if views == 1:
+        return keras.Sequential([_image(), *new_layers, softmax])
+    return keras.Sequential([_image(), with_views(network, views), softmax])
 
 
 def _image() -> keras.KerasTensor:

@@ -18,7 +18,8 @@ class Residual(keras.layers.Layer):
     def build(self, shape: Sequence[int | None]) -> None:
         """Builds the layers, which keep the shape."""
         for layer in self.inner:
-            layer.build(shape)
+            if not layer.built:  # as those that a model file describes are
+                layer.build(shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns inputs + inner(inputs), both (batch, height, width, channels)."""

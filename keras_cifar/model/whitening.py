@@ -8,11 +8,12 @@ from keras_cifar.cifar10 import MEAN, STANDARD_DEVIATION
 PATCH_SIZE = 2
 # As many images tell the statistics of their patches well enough (airbench94.py).
 WHITENING_IMAGES = 5000
-# Added to the variances: directions that hardly vary are not blown up (airbench94.py).
-WHITENING_EPSILON = 5e-4
+WHITENING_EPSILON = 5e-4  # airbench94.py
 
 
-def whitening_filters(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def whitening_filters(
+    images: npt.NDArray[np.uint8], *, epsilon: float = WHITENING_EPSILON
+) -> npt.NDArray[np.float32]:
     """Returns filters that make the entries of 2x2 patches uncorrelated, and their negatives.
 
     Each is an eigenvector of the patches' second moments, divided by the root of its eigenvalue.
@@ -20,14 +21,15 @@ def whitening_filters(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
     Args:
         images: uint8 (n, 32, 32, 3), as they come.
+        epsilon: added to the variances, so that directions that hardly vary are not blown up.
 
     Returns:
         float32 (2, 2, 3, 24): a kernel for images that are normalised to mean 0 and deviation 1.
     """
-    patches = _patches((images.astype(np.float32) - MEAN) / STANDARD_DEVIATION)
+    patches = _patches((images - np.array(MEAN)) / np.array(STANDARD_DEVIATION))
     second_moments = patches.T @ patches / len(patches)  # (12, 12), not centred
     variances, directions = np.linalg.eigh(second_moments)
-    filters = directions / np.sqrt(variances + WHITENING_EPSILON)  # one a column
+    filters = directions / np.sqrt(variances + epsilon)  # one a column
     kernel = np.concatenate([filters, -filters], axis=1)
     return kernel.reshape(PATCH_SIZE, PATCH_SIZE, images.shape[-1], -1).astype(np.float32)
 

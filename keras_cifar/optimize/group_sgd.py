@@ -1,6 +1,7 @@
 """SGD with a rate for each group of variables, and with slow weights that follow (lookahead)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -89,14 +90,16 @@ class GroupSGD(keras.optimizers.SGD):
         super().apply(grads, trainable_variables)
         if self._lookahead:
             step = tf.convert_to_tensor(self.iterations)
+            look = partial(_look_ahead, self._lookahead, self._slow, step)
             is_last = step == self._lookahead.steps
-            tf.cond((step % LOOKAHEAD_EVERY == 0) | is_last, self._look_ahead, tf.no_op)
+            tf.cond((step % LOOKAHEAD_EVERY == 0) | is_last, look, tf.no_op)
 
-    def _look_ahead(self) -> None:
-        step = tf.convert_to_tensor(self.iterations)
-        progress = tf.cast(step, tf.float32) / self._lookahead.steps
-        # At the end the weights become the slow ones as these are.
-        decay = tf.where(step == self._lookahead.steps, 1.0, self._lookahead.decay * progress**3)
-        for slow, variable in zip(self._slow, self._lookahead.variables, strict=True):
-            slow.assign(decay * slow + (1 - decay) * variable)
-            variable.assign(slow)
+
+def _look_ahead(lookahead: Lookahead, slow: Sequence[keras.Variable], step: tf.Tensor) -> None:
+    """Moves the slow weights towards the weights, and sets these to them."""
+    progress = tf.cast(step, tf.float32) / lookahead.steps
+    # At the end the weights become the slow ones as these are.
+    decay = tf.where(step == lookahead.steps, 1.0, lookahead.decay * progress**3)
+    for average, variable in zip(slow, lookahead.variables, strict=True):
+        average.assign(decay * average + (1 - decay) * variable)
+        variable.assign(average)

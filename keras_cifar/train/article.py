@@ -36,6 +36,4 @@ def compile_model(
 
 def batches(config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
     """Returns what `fit` is given for these epochs."""
-    return train_batches(
-        examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs
-    )
+    return train_batches(examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs)

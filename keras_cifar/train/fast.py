@@ -26,7 +26,7 @@ class _OnDevice(keras.Model):
 
     make_batch: Any
 
-    def train_step(self, plan: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(self, plan: dict[str, tf.Tensor]) -> Any:
         """Trains on a batch."""
         return super().train_step(self.make_batch(plan))
 

@@ -84,9 +84,7 @@ def fit(
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
     try:
         model.fit(
-            recipe.batches(
-                config, examples=training, epochs=range(progress.epoch, config.epochs)
-            ),
+            recipe.batches(config, examples=training, epochs=range(progress.epoch, config.epochs)),
             epochs=config.epochs,
             initial_epoch=progress.epoch,
             steps_per_epoch=steps_per_epoch,
@@ -111,7 +109,13 @@ def _strategy(name: str) -> tf.distribute.Strategy:
 
 
 def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> keras.Model:
-    """Builds and compiles the network of `config`, to be trained on `examples` for so many steps."""
+    """Builds and compiles the network of `config`, to be trained on `examples`.
+
+    Args:
+        config: without "auto".
+        examples: the training examples.
+        steps: of the whole run.
+    """
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     if on_gpu:
         # Without it, sums on a GPU come out differently each time and resume is not exact.
