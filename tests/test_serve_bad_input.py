@@ -526,6 +526,25 @@ def test_one_context_of_many_examples_takes_no_memory(called):
     assert text == f"the context, for each example: {size} bytes, expected at most {LIMIT}"
 
 
+def test_requests_that_are_no_messages_leave_nothing_behind(attacked):
+    """grpcio keeps 10 kB for each one that it cannot decode: here that would be 40 MB."""
+    with grpc.insecure_channel(attacked.grpc) as channel:
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+
+        def refused():
+            with pytest.raises(grpc.RpcError) as failure:
+                call(b"\x0a", timeout=60)
+            return failure.value.code(), failure.value.details()
+
+        for _ in range(500):  # what is made once has been made
+            refused()
+        before, _ = memory(attacked)
+        answers = {refused() for _ in range(4000)}
+    after, _ = memory(attacked)
+    assert answers == {(grpc.StatusCode.INTERNAL, "Exception deserializing request!")}
+    assert after - before < 15e6
+
+
 def test_a_message_that_is_too_large(called):
     request = predict_request("x", "dtype: DT_FLOAT")
     request.inputs["x"].tensor_content = bytes(LIMIT)

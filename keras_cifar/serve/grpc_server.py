@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keras_cifar.serve.grpc_api import TokenInterceptor
+from keras_cifar.serve.grpc_requests import DecodingInterceptor
 from keras_cifar.serve.settings import Settings, address
 
 # As TensorFlow Serving names them.
@@ -16,10 +17,10 @@ _HEALTH_NAMES = ("", "ModelService", "PredictionService")
 
 def grpc_server(settings: Settings, executor: Executor) -> grpc.Server:
     """Returns a server without services or ports."""
-    interceptors = [TokenInterceptor(settings.token)] if settings.token else []
+    tokens = [TokenInterceptor(settings.token)] if settings.token else []
     return grpc.server(
         executor,
-        interceptors=interceptors,
+        interceptors=[*tokens, DecodingInterceptor()],
         maximum_concurrent_rpcs=settings.limits.requests,
         options=[
             ("grpc.so_reuseport", 0),  # or two servers would share a port, and its requests
