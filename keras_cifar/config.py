@@ -15,6 +15,12 @@ RECIPE_NAMES = tuple(RECIPE_OPTIMIZERS)
 OPTIMIZERS = ("sgd", "adam", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
+# The fast recipes keep the images on the one device, and average all weights after a step on it.
+RECIPE_STRATEGIES = {
+    "article": STRATEGIES,
+    "fast94": ("auto", "single"),
+    "fast96": ("auto", "single"),
+}
 # Of an image, by test-time augmentation.
 TTA_VIEWS = 6
 # What a model can be evaluated on.
@@ -58,7 +64,7 @@ class TrainConfig:
         _check_choice("dataset", self.dataset, tuple(DATASETS))
         _check_choice("optimizer", self.optimizer, RECIPE_OPTIMIZERS[self.recipe])
         _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("strategy", self.strategy, RECIPE_STRATEGIES[self.recipe])
         _check_number("epochs", self.epochs, 1, math.inf)
         _check_number("seed", self.seed, 0, 2**31 - 1)
         _check_number("weight_decay", self.weight_decay, 0, math.inf)

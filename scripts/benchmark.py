@@ -95,7 +95,7 @@ def main(rounds: int, epochs: int, repeat: int) -> None:
     images = images_an_epoch(examples, config=config)
     whole = examples.take(np.arange(images))
     batches = eval_batches(whole, batch_size=config.batch_size).cache()
-    model = compile_model(config, steps=1_000_000)
+    model = compile_model(config, examples=whole, steps=1_000_000)
     model.fit(batches, shuffle=False, verbose=0)
     pipeline, train, bare = [], [], []
     for number in range(rounds):

@@ -75,6 +75,29 @@ def test_off_a_terminal_stderr_has_a_line_an_epoch_and_no_noise(training, traine
     assert next_step == f"Test it: keras-cifar evaluate {trained_run.path}"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (
+            ("--recipe", "fast94", "--optimizer", "adam"),
+            "--optimizer: got 'adam', expected one of muon.",
+        ),
+        (
+            ("--optimizer", "muon"),
+            "--optimizer: got 'muon', expected one of sgd, adam.",
+        ),
+        (
+            ("--recipe", "fast96", "--strategy", "mirrored"),
+            "--strategy: got 'mirrored', expected one of auto, single.",
+        ),
+    ],
+)
+def test_what_a_recipe_cannot_do_is_wrong_usage(in_process, arguments, fault):
+    result = in_process("train", "--dataset", "sample", *arguments)
+    assert result.exit_code == 2
+    assert fault in result.stderr
+
+
 def test_train_draws_the_history_of_the_run(trained_run):
     assert trained_run.plot.read_bytes().startswith(b"\x89PNG")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.config import RunDir, TrainConfig, settings_dict
+from keras_cifar.config import RECIPES, RunDir, TrainConfig, settings_dict
 from keras_cifar.history import read_history
 from keras_cifar.train import checkpoint, resume, train
 from keras_cifar.train.fit import compile_model
@@ -39,7 +39,7 @@ def train_and_stop(run_dir, config, *, epoch):
     code = (
         "import os, pathlib, signal, keras_cifar.startup\n"
         "keras_cifar.startup.start_tensorflow()\n"
-        "from keras_cifar.config import RunDir, TrainConfig\n"
+        "from keras_cifar.config import RECIPES, RunDir, TrainConfig\n"
         "from keras_cifar.train import checkpoint, train\n"
         "save = checkpoint.save\n"
         "def save_and_die(folder, *, model, progress):\n"
@@ -105,12 +105,13 @@ def test_without_a_whole_checkpoint_the_run_starts_anew_to_the_same_end(run_dir,
     assert_same_end(run_dir, unbroken)
 
 
-def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir):
+def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, sample):
     damaged = sorted(run_dir.checkpoint.iterdir())
     for path in damaged:
         path.write_bytes(b"torn")
     assert checkpoint.load_newest(run_dir.checkpoint) is None
-    model = compile_model(dataclasses.replace(TINY, precision="float32"), steps=1)
+    config = dataclasses.replace(TINY, precision="float32")
+    model = compile_model(config, examples=sample, steps=1)
     checkpoint.save(run_dir.checkpoint, model=model, progress=checkpoint.Progress(epoch=1))
     assert [path.name for path in run_dir.checkpoint.iterdir()] == ["epoch-00001.ckpt"]
 
@@ -165,6 +166,19 @@ def test_a_killed_run_with_adam_ends_as_if_it_had_not_been(half_precision, comma
     train_and_stop(killed, config, epoch=1)
     result = command("train", "--resume", "--run-dir", killed.path)
     assert result.returncode == 0, result.stderr
+    assert_same_end(killed, unbroken)
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_fast94_ends_as_if_it_had_not_been(tmp_path):
+    config = dataclasses.replace(
+        RECIPES["fast94"]["muon"],
+        **{"dataset": "sample", "validation_fraction": 0.9, "epochs": 3, "batch_size": 50},
+    )
+    unbroken, killed = RunDir(tmp_path / "unbroken"), RunDir(tmp_path / "killed")
+    train(config, unbroken)
+    train_and_stop(killed, config, epoch=2)
+    resume(killed)
     assert_same_end(killed, unbroken)
 
 

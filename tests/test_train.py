@@ -87,8 +87,8 @@ def test_without_validation_the_last_model_is_kept(tmp_path):
 def test_32_images_can_be_learned_by_heart(optimizer, sample):
     steps = 80
     config = dataclasses.replace(RECIPES["article"][optimizer], precision="float32")
-    model = compile_model(config, steps=steps)
     few = sample.take(np.arange(32))
+    model = compile_model(config, examples=few, steps=steps)
     batches = train_batches(few, batch_size=32, seed=0, epochs=range(steps))
     model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
     assert (model.predict(few.images, verbose=0).argmax(axis=1) == few.labels).mean() > 0.9

@@ -6,6 +6,9 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import IMAGE_SHAPE, MEAN
 
+# TensorFlow's own choice depends on the device: XLA's would be another one than the CPU's.
+GENERATOR = "philox"
+
 
 def random_shifts(count: tf.Tensor, *, at_most: int, seed: tf.Tensor) -> tf.Tensor:
     """Draws for each image by how many pixels it is moved up and to the left.
@@ -13,7 +16,9 @@ def random_shifts(count: tf.Tensor, *, at_most: int, seed: tf.Tensor) -> tf.Tens
     Returns:
         int32 (2, count), within -at_most..at_most.
     """
-    return tf.random.stateless_uniform([2, count], seed, -at_most, at_most + 1, dtype=tf.int32)
+    return tf.random.stateless_uniform(
+        [2, count], seed, -at_most, at_most + 1, dtype=tf.int32, alg=GENERATOR
+    )
 
 
 def shift_and_mirror(images: tf.Tensor, *, shifts: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
@@ -58,7 +63,7 @@ def cut_out(images: tf.Tensor, *, side: int, seed: tf.Tensor) -> tf.Tensor:
     height, width, _ = IMAGE_SHAPE
     shape = [2, tf.shape(images)[0], 1]
     top, left = tf.unstack(
-        tf.random.stateless_uniform(shape, seed, 0, height - side + 1, dtype=tf.int32)
+        tf.random.stateless_uniform(shape, seed, 0, height - side + 1, tf.int32, alg=GENERATOR)
     )
     rows, columns = tf.range(height), tf.range(width)
     in_rows = (rows >= top) & (rows < top + side)  # (batch, 32)

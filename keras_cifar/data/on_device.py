@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import IMAGE_SHAPE
 from keras_cifar.data.augment import (
+    GENERATOR,
     cut_out,
     random_shifts,
     resize,
@@ -80,7 +81,9 @@ def make_batch(
         images uint8 (batch, side, side, 3), labels int64 (batch,).
     """
     images = tf.gather(examples.images, plan["positions"])
-    shift_key, cutout_key = tf.unstack(tf.random.experimental.stateless_split(plan["key"]))
+    shift_key, cutout_key = tf.unstack(
+        tf.random.experimental.stateless_split(plan["key"], alg=GENERATOR)
+    )
     count = tf.shape(images)[0]
     images = shift_and_mirror(
         images,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import keras
 
-# Registers the layer under the name that model files call it by.
-import keras_cifar.model.batch_norm  # noqa: F401
+# Register the layers under the names that model files call them by.
+import keras_cifar.model.batch_norm
+import keras_cifar.model.residual  # noqa: F401
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES
 
 _REMEDY = "Name a model.keras, or the folder of a run, that keras-cifar train wrote."

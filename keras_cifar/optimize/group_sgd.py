@@ -92,7 +92,7 @@ class GroupSGD(keras.optimizers.SGD):
             step = tf.convert_to_tensor(self.iterations)
             look = partial(_look_ahead, self._lookahead, self._slow, step)
             is_last = step == self._lookahead.steps
-            tf.cond((step % LOOKAHEAD_EVERY == 0) | is_last, look, tf.no_op)
+            tf.cond((step % LOOKAHEAD_EVERY == 0) | is_last, look, lambda: None)
 
 
 def _look_ahead(lookahead: Lookahead, slow: Sequence[keras.Variable], step: tf.Tensor) -> None:

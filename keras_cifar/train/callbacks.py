@@ -51,20 +51,19 @@ class RunFiles(keras.callbacks.Callback):
     and holds the state of the others: what was written before it is written again, the same.
     """
 
-    def __init__(self, run_dir: RunDir, *, chosen: keras.Model, progress: Progress) -> None:
+    def __init__(
+        self, run_dir: RunDir, *, chosen: keras.Model, progress: Progress, started: float
+    ) -> None:
         super().__init__()
         self.run_dir = run_dir
         self.chosen = chosen
         self.progress = progress
-        self.started = 0.0
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
+        self.started = started
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the epoch to the run's files."""
-        # From end to end, so that the epochs add up to the whole, the writing of files included.
+        # From end to end, so that the epochs add up to the whole: building the model is part of the
+        # first one, and the writing of files of each.
         seconds, self.started = time.perf_counter() - self.started, time.perf_counter()
         row: dict[str, float | None] = {
             **dict.fromkeys(COLUMNS),

@@ -60,7 +60,10 @@ def compile_model(
         loss=smoothed_cross_entropy(method.label_smoothing),
         metrics=["accuracy"],
         jit_compile=jit_compile,
+        # Compiled by XLA, a whole epoch is one call: nothing comes back to the host in between.
+        steps_per_execution=steps // config.epochs if jit_compile else 1,
     )
+    # Now, so that the slow weights of lookahead start from the initial ones.
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -1,5 +1,6 @@
 """Compiles the model and lets `model.fit` train it."""
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,7 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite any more.
     """
+    started = time.perf_counter()
     training, validation = split_stratified(
         examples, validation_fraction=config.validation_fraction, seed=config.seed
     )
@@ -77,7 +79,7 @@ def fit(
     )
     callbacks = [
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
-        RunFiles(run_dir, chosen=chosen, progress=progress),
+        RunFiles(run_dir, chosen=chosen, progress=progress, started=started),
         display,
     ]
     if tensorboard:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_cifar.atomic import remove_unfinished, replacing
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RunDir, TrainConfig, settings_dict
+from keras_cifar.config import RECIPE_STRATEGIES, RunDir, TrainConfig, settings_dict
 from keras_cifar.data.prepare import load
 from keras_cifar.folder import require_writable
 from keras_cifar.lock import locked
@@ -67,8 +67,11 @@ def _settle(config: TrainConfig) -> TrainConfig:
         click.echo(f"precision: {precision} ({reason})", err=True)
         config = dataclasses.replace(config, precision=precision)
     if config.strategy == "auto":
-        gpus = len(tf.config.list_physical_devices("GPU"))
-        config = dataclasses.replace(config, strategy="mirrored" if gpus > 1 else "single")
+        several = len(tf.config.list_physical_devices("GPU")) > 1
+        can_mirror = "mirrored" in RECIPE_STRATEGIES[config.recipe]
+        config = dataclasses.replace(
+            config, strategy="mirrored" if several and can_mirror else "single"
+        )
     return config
 
 

@@ -1,0 +1,113 @@
+"""Training by the fast recipes."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_cifar.config import RECIPES, RunDir
+from keras_cifar.evaluate import evaluate
+from keras_cifar.history import read_history
+from keras_cifar.model.load import load_model
+from keras_cifar.model.whitening import whitening_filters
+from keras_cifar.train import checkpoint, fast, train
+
+FAST94 = dataclasses.replace(
+    RECIPES["fast94"]["muon"],
+    **{"dataset": "sample", "batch_size": 100, "precision": "float32", "strategy": "single"},
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run_dir = RunDir(tmp_path_factory.mktemp("fast94") / "run")
+    train(dataclasses.replace(FAST94, epochs=3), run_dir)
+    return run_dir
+
+
+def test_sixty_steps_of_a_hundred_images_teach_it_half_of_the_test_images(run):
+    assert read_history(run.history).accuracy[-1] > 0.55
+    assert evaluate(run, split="test", data_dir=None).accuracy > 0.5
+
+
+def test_test_time_augmentation_makes_the_loss_smaller(run):
+    plain, augmented = (evaluate(run, split="test", data_dir=None, views=n) for n in (1, 6))
+    assert (plain.views, augmented.views) == (1, 6)
+    assert augmented.loss < plain.loss
+    assert '"views": 6' in run.metrics.read_text()
+
+
+def test_the_whitening_stays_as_it_was_computed(run, sample):
+    kernel = load_model(run.model).get_layer("whitening").kernel.numpy()
+    np.testing.assert_array_equal(kernel, whitening_filters(sample.images))
+
+
+def test_the_kernels_keep_the_norm_that_muon_gives_them(run):
+    """Up to the last step, which comes after."""
+    for layer in load_model(run.model).layers:
+        if "conv" in layer.name:
+            filters = layer.kernel.shape[-1]
+            norm = np.linalg.norm(layer.kernel.numpy())
+            assert norm == pytest.approx(filters**0.5, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_compiled_by_xla_a_whole_epoch_is_one_call_and_trains_the_same(precision, sample):
+    """What a GPU gets, here on the CPU."""
+    few = sample.take(np.arange(100))
+    config = dataclasses.replace(FAST94, batch_size=25, epochs=2)
+    losses, calls = [], []
+    counter = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: calls.append(batch)
+    )
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    for jit_compile in (False, True):
+        model = fast.compile_model(config, examples=few, steps=8, jit_compile=jit_compile)
+        history = model.fit(
+            fast.batches(config, examples=few, epochs=range(2)),
+            epochs=2,
+            steps_per_epoch=4,
+            shuffle=False,
+            verbose=0,
+            callbacks=[counter],
+        )
+        losses.append(history.history["loss"])
+    keras.config.set_dtype_policy("float32")
+    assert len(calls) == 8 + 2
+    np.testing.assert_allclose(*losses, rtol=1e-3 if precision == "float32" else 0.05)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_fast96_has_its_slow_weights_too(sample, tmp_path):
+    """Seven steps and three more end as ten do; lookahead is after the fifth and the tenth."""
+    few = sample.take(np.arange(20))
+    config = dataclasses.replace(
+        RECIPES["fast96"]["sgd"], dataset="sample", batch_size=2, epochs=1, seed=3
+    )
+    plans = list(fast.batches(config, examples=few, epochs=range(1)))
+
+    def compiled():
+        return fast.compile_model(config, examples=few, steps=10, jit_compile=False)
+
+    unbroken, broken, resumed = compiled(), compiled(), compiled()
+    for plan in plans:
+        unbroken.train_step(plan)
+    for plan in plans[:7]:
+        broken.train_step(plan)
+    checkpoint.save(tmp_path, model=broken, progress=checkpoint.Progress(epoch=1))
+    checkpoint.restore(checkpoint.load_newest(tmp_path), model=resumed)
+    for plan in plans[7:]:
+        resumed.train_step(plan)
+    for one, other in zip(unbroken.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_images_are_variables_not_constants_of_the_step(sample):
+    """As constants, 150 MB of them would be compiled into it."""
+    model = fast.compile_model(FAST94, examples=sample, steps=20, jit_compile=False)
+    examples = model.make_batch.keywords["examples"]
+    assert all(isinstance(values, tf.Variable) for values in examples)
+    assert not any(values is weight for values in examples for weight in model.weights)
