@@ -34,11 +34,16 @@ from keras_cifar.startup import start_tensorflow
 
 
 @click.command()
-@click.option("--recipe", type=click.Choice(RECIPE_NAMES), help="Network and method.")
+@click.option(
+    "--recipe",
+    type=click.Choice(RECIPE_NAMES),
+    help=f"Network and method.  [default: {TrainConfig.recipe}]",
+)
 @click.option(
     "--optimizer",
     type=click.Choice(OPTIMIZERS),
-    help=f"SGD with Nesterov momentum, or Adam.  [default: {TrainConfig.optimizer}]",
+    help="SGD with Nesterov momentum, or Adam; of a fast recipe, its own.  "
+    f"[default: {TrainConfig.optimizer}]",
 )
 @click.option("--epochs", type=int, help="Passes over the images." + default_of("epochs"))
 @click.option("--batch-size", type=int, help="Images in a step." + default_of("batch_size"))
@@ -75,7 +80,10 @@ def train(
     data_dir: Path | None,
     **options: Any,
 ) -> None:
-    """Train a model; keep it, its settings and its history in a run folder."""
+    """Train a model; keep it, its settings and its history in a run folder.
+
+    The defaults are those of the article's recipe; the fast ones have their own.
+    """
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
     if resume and overwrite:
