@@ -28,6 +28,7 @@ from keras_cifar.export import export, saved_model
 from keras_cifar.model.article import build_model
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
+from keras_cifar.model.tta import with_views
 from keras_cifar.model_dir import versions
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
@@ -187,6 +188,18 @@ def test_it_loads_in_python_too(exported, trained_run, sample):
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
     layer = keras.layers.TFSMLayer(str(exported.version), call_endpoint="serving_default")
     np.testing.assert_array_equal(layer(images)["class_id"], expected.argmax(axis=1))
+
+
+def test_with_test_time_augmentation_it_gives_the_mean_answer(trained_run, sample, tmp_path):
+    version = export(trained_run, tmp_path / "models", views=6).version
+    assert json.loads((version / "origin.json").read_text())["views"] == 6
+    model = with_views(load_model(trained_run.model), 6)
+    images = sample.images[:8]
+    expected = tf.nn.softmax(model.predict(images, verbose=0)).numpy()
+    found = tf.saved_model.load(str(version)).signatures["serving_default"](tf.constant(images))
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    alone = expected_probabilities(trained_run, images)
+    assert np.abs(expected - alone).max() > 1e-3
 
 
 # Warm-up

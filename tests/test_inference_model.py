@@ -1,11 +1,15 @@
 """The network that is exported computes the trained one's function, with less."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_cifar.fast import FAST94, FAST96
+from keras_cifar.model import fast
 from keras_cifar.model.article import build_model
 from keras_cifar.model.batch_norm import FusedBatchNormalization
 from keras_cifar.model.inference import inference_model
@@ -73,6 +77,34 @@ def test_any_batch_norm_behind_a_convolution_is_folded(sample, padding, use_bias
     )
     assert layers.BatchNormalization not in kinds(inference_model(model, precision="float32"))
     assert_same_function(model, sample.images[:8])
+
+
+@pytest.mark.parametrize(("gamma", "is_folded"), [(0.5, True), (-0.5, False)])
+def test_a_batch_norm_behind_a_max_pooling_is_folded_unless_it_negates(sample, gamma, is_folded):
+    model = small_model(
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(8, 3),
+        layers.MaxPooling2D(2),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+    )
+    batch_norm = model.layers[3]
+    batch_norm.gamma.assign(np.full(8, gamma))
+    found = kinds(inference_model(model, precision="float32"))
+    assert (layers.BatchNormalization not in found) == is_folded
+    assert_same_function(model, sample.images[:8])
+
+
+@pytest.mark.parametrize("method", [FAST94, FAST96])
+def test_the_fast_networks_give_the_same_probabilities(method, sample):
+    # Untrained, its logits are all alike but for a larger scale.
+    model = fast.build_model(dataclasses.replace(method, logit_scale=1 / 16), seed=0)
+    folded = inference_model(model, precision="float32")
+    outer = 6 if method is FAST94 else 3  # the others are inside residuals
+    before = sum(issubclass(kind, layers.BatchNormalization) for kind in kinds(model))
+    after = sum(issubclass(kind, layers.BatchNormalization) for kind in kinds(folded))
+    assert (before, after) == (outer, 0)
+    assert_same_function(model, sample.images[:16], atol=1e-5)
 
 
 def test_a_batch_norm_behind_an_activation_stays(sample):

@@ -82,7 +82,13 @@ def _steps(model: keras.Sequential) -> list[_Step]:
         step = _step(layer)
         if issubclass(step.kind, layers.Dropout):
             continue
-        steps[-1:] = _joined(steps[-1], step) if steps else [step]
+        place = _convolution_before(step, steps)
+        if place:
+            steps[-place] = _with_batch_norm(steps[-place], step)
+        elif issubclass(step.kind, layers.Conv2D) and _kind_of_last(steps, layers.Rescaling):
+            steps[-1:] = _with_scale(steps[-1], step)
+        else:
+            steps.append(step)
     return steps
 
 
@@ -97,16 +103,25 @@ def _step(layer: layers.Layer) -> _Step:
     return _Step(type(layer), layer.get_config(), weights)
 
 
-def _joined(previous: _Step, step: _Step) -> list[_Step]:
-    if issubclass(step.kind, layers.BatchNormalization) and _is_linear_convolution(previous):
-        return [_with_batch_norm(previous, step)]
-    if issubclass(step.kind, layers.Conv2D) and issubclass(previous.kind, layers.Rescaling):
-        return _with_scale(previous, step)
-    return [previous, step]
+def _convolution_before(step: _Step, steps: list[_Step]) -> int:
+    """Returns how many steps back a convolution is that can take in this batch normalisation.
+
+    There may be a max pooling in between: what is largest stays so where nothing is negated.
+
+    Returns:
+        0 where there is none, or `step` is something else.
+    """
+    if not issubclass(step.kind, layers.BatchNormalization):
+        return 0
+    gamma = step.weights[0] if step.config["scale"] else np.float64(1)
+    place = 2 if _kind_of_last(steps, layers.MaxPooling2D) and (gamma >= 0).all() else 1
+    if not _kind_of_last(steps[: len(steps) - place + 1], layers.Conv2D):
+        return 0
+    return place if steps[-place].config["activation"] == "linear" else 0
 
 
-def _is_linear_convolution(step: _Step) -> bool:
-    return issubclass(step.kind, layers.Conv2D) and step.config["activation"] == "linear"
+def _kind_of_last(steps: list[_Step], kind: type[layers.Layer]) -> bool:
+    return bool(steps) and issubclass(steps[-1].kind, kind)
 
 
 def _with_batch_norm(convolution: _Step, batch_norm: _Step) -> _Step:
