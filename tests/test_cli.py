@@ -37,14 +37,11 @@ def in_process():
 def running(*arguments, **options):
     """A keras-cifar process that does not outlive the block."""
     command = [sys.executable, "-m", "keras_cifar", *map(str, arguments)]
-    # A shell lets what it starts with "&" ignore Ctrl-C, and children inherit that.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
         try:
             yield process
         finally:
             process.kill()
-            signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture(scope="module")
