@@ -28,7 +28,7 @@ LAYERS = (
         "folder",
         "package_versions",
     ),
-    ("cifar10", "serving"),
+    ("cifar10", "fast", "serving"),
 )
 COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")
 
