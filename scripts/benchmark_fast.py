@@ -26,6 +26,11 @@ from keras_cifar.config import RunDir
 from keras_cifar.history import read_history
 from keras_cifar.startup import start_tensorflow
 
+start_tensorflow()
+
+from keras_cifar.data.prepare import load  # noqa: E402
+from keras_cifar.precision import cpu_model  # noqa: E402
+
 TORCH_AIRBENCH = Path(__file__).with_name("torch_airbench.py")
 
 
@@ -75,9 +80,6 @@ def data_file(folder: Path) -> Path:
     """Returns CIFAR-10 as PyTorch's program takes it."""
     path = folder / "cifar10.npz"
     if not path.is_file():
-        start_tensorflow()
-        from keras_cifar.data.prepare import load
-
         arrays = {}
         for split in ("train", "test"):
             examples = load(CIFAR10, split=split, data_dir=None)
@@ -107,7 +109,7 @@ def described(figures: list[dict[str, Any]]) -> str:
 def main(folder: Path, seeds: int, torch_seeds: int, torch_precision: str) -> None:
     """Runs what FOLDER has no figures of yet, and prints all of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads")
+    print(f"{cpu_model()}, {os.cpu_count()} threads, {platform.platform()}")
     print(f"TensorFlow {version('tensorflow')}, Keras {version('keras')}")
     kept = folder / "figures.json"
     figures = json.loads(kept.read_text()) if kept.is_file() else {}
