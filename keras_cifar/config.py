@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_cifar.cifar10 import DATASETS, NUM_CLASSES
+from keras_cifar.fast import FAST94_BATCH_SIZE, FAST94_LEARNING_RATE
 
 # By recipe, what it can be trained with, the default first.
 RECIPE_OPTIMIZERS = {"article": ("sgd", "adam"), "fast94": ("muon",), "fast96": ("sgd",)}
@@ -107,7 +108,7 @@ def _check_number(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: got {value}, expected {low} {up_to}.")
 
 
-# By recipe and optimizer: what is trained where the user does not say otherwise.
+# By recipe and optimizer, its default first: what is trained where the user does not say otherwise.
 RECIPES = {
     "article": {
         "sgd": TrainConfig(),
@@ -118,9 +119,9 @@ RECIPES = {
             recipe="fast94",
             optimizer="muon",
             epochs=6,
-            batch_size=500,
-            learning_rate=0.12,  # airbench94_muon.py: 0.24 for batches of 2,000 (see fast.py)
-            weight_decay=2e-6 * 500,  # by image, as there
+            batch_size=FAST94_BATCH_SIZE,
+            learning_rate=FAST94_LEARNING_RATE,
+            weight_decay=2e-6 * FAST94_BATCH_SIZE,  # by image, as in airbench94_muon.py
             validation_fraction=0.0,
         ),
     },

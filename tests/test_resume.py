@@ -39,7 +39,7 @@ def train_and_stop(run_dir, config, *, epoch):
     code = (
         "import os, pathlib, signal, keras_cifar.startup\n"
         "keras_cifar.startup.start_tensorflow()\n"
-        "from keras_cifar.config import RECIPES, RunDir, TrainConfig\n"
+        "from keras_cifar.config import RunDir, TrainConfig\n"
         "from keras_cifar.train import checkpoint, train\n"
         "save = checkpoint.save\n"
         "def save_and_die(folder, *, model, progress):\n"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RECIPE_OPTIMIZERS, RECIPES, TTA_VIEWS, TrainConfig, settings_dict
+from keras_cifar.config import RECIPES, TTA_VIEWS, TrainConfig, settings_dict
 
 PATH = click.Path(path_type=Path)
 data_dir_option = click.option(
@@ -47,10 +47,9 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def config_from(settings: dict[str, Any]) -> TrainConfig:
     """Returns the given settings over those of their recipe; what is wrong is wrong usage."""
-    name = settings.get("recipe", TrainConfig.recipe)
-    optimizer = settings.get("optimizer", RECIPE_OPTIMIZERS[name][0])
+    recipe = RECIPES[settings.get("recipe", TrainConfig.recipe)]
     # An optimizer that the recipe has not got is refused below, by TrainConfig.
-    defaults = RECIPES[name].get(optimizer, RECIPES[name][RECIPE_OPTIMIZERS[name][0]])
+    defaults = recipe.get(settings.get("optimizer", ""), next(iter(recipe.values())))
     with wrong_usage(**{name: option_name(name) for name in settings_dict(defaults)}):
         return TrainConfig(**{**settings_dict(defaults), **settings})
 

@@ -63,11 +63,12 @@ def inference_model(model: keras.Model, *, precision: str, views: int = 1) -> ke
         step.kind.from_config({**step.config, "dtype": precision if 0 < i < last else "float32"})
         for i, step in enumerate(steps)
     ]
-    network = keras.Sequential([_image(), *new_layers], name=model.name)
+    built = keras.Sequential([_image(), *new_layers, softmax])
     for layer, step in zip(new_layers, steps, strict=True):
         layer.set_weights(step.weights)
     if views == 1:
-        return keras.Sequential([_image(), *new_layers, softmax])
+        return built
+    network = keras.Sequential([_image(), *new_layers], name=model.name)
     return keras.Sequential([_image(), with_views(network, views), softmax])
 
 
