@@ -58,6 +58,10 @@ def test_a_batch_is_a_function_of_seed_and_epoch(sample):
     assert any((a[0] != b[0]).any() for a, b in zip(unbroken, other, strict=True))
 
 
+def test_a_run_without_an_epoch_left_has_no_batch(sample):
+    assert batches_of(sample, epochs=range(4, 4)) == []
+
+
 def test_each_epoch_has_its_size(sample):
     batches = batches_of(sample, epochs=range(4), sizes=SIDES)
     assert [images.shape[1:3] for images, _ in batches[::3]] == [(side, side) for side in SIDES]

@@ -62,7 +62,9 @@ def plan_steps(
         )
 
     steps_per_epoch = count // batch_size
-    plans = reduce(tf.data.Dataset.concatenate, map(plan_epoch, epochs))
+    # A run that was killed after its last epoch has none left.
+    none = plan_epoch(0).take(0)
+    plans = reduce(tf.data.Dataset.concatenate, map(plan_epoch, epochs), none)
     return plans.prefetch(tf.data.AUTOTUNE)
 
 
