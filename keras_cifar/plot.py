@@ -24,7 +24,7 @@ IMAGES_PER_CLASS = 10
 _GAP = 3  # pixels of white between two images
 # Okabe and Ito, Color Universal Design (2008): told apart whatever one's colour vision. Their
 # yellow is too pale for lines, and black is the colour of the text.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _Colour = str | tuple[float, float, float, float]
 _INK = "#444444"
 _TRAINING: Literal["--"] = "--"
@@ -40,7 +40,7 @@ _RING: dict[str, Any] = {
 }
 _LABEL_LENGTH_OF_TWO_COLUMNS = 52  # characters
 _DOTS_PER_INCH = 200
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 11,
     "axes.titlesize": 12,
@@ -82,7 +82,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
     histories = dict(
         zip(_names(run_dirs), (read_history(run_dir.history) for run_dir in run_dirs), strict=True)
     )
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         _save(_history_figure(histories), path=path)
     return path
 
@@ -133,8 +133,8 @@ def _layout() -> ConstrainedLayoutEngine:
 
 
 def _colours(count: int) -> list[_Colour]:
-    if count <= len(_COLOURS):
-        return list(_COLOURS[:count])
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
     # Too many for a palette of distinct ones: a scale that brightens evenly.
     return [mpl.colormaps["viridis"](share) for share in np.linspace(0, 0.9, count)]
 
@@ -210,7 +210,7 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
     """
     check_path(path)
     mosaic = _mosaic(examples, seed=seed)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         _save(_grid_figure(mosaic), path=path)
     return path
 

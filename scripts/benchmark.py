@@ -1,18 +1,24 @@
-"""Times the input pipeline, training as `train` does it, and a bare `model.fit`, in alternation.
+"""Times the article's recipe: pipeline, training, a bare `model.fit`, and PyTorch, in alternation.
 
+    pip install torch==2.13.0
     python scripts/benchmark.py
 
-The bare fit has the same compiled network and its batches in memory, and no callback. Rates are
-medians of the rounds; each round's first epoch, which traces the graph, does not count. An epoch
-is the sample several times over, so that the files of its end weigh about what they do in reality.
+Training is as `train` does it. The bare fit has the same compiled network and its batches in
+memory, and no callback; so has PyTorch (`scripts/torch_article.py`), in float32 and in bfloat16.
+Without PyTorch the others are timed. Rates are medians of the rounds; each round's first epoch,
+which traces the graph, does not count. An epoch is the sample several times over, so that the files
+of its end weigh about what they do in reality.
 """
 
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -35,6 +41,9 @@ from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
 from keras_cifar.precision import cpu_model, pick_precision  # noqa: E402
 from keras_cifar.train.fit import compile_model, fit  # noqa: E402
+
+TORCH_ARTICLE = Path(__file__).with_name("torch_article.py")
+TORCH_PRECISIONS = ("float32", "bfloat16")
 
 
 def pipeline_rate(examples: Examples, *, config: TrainConfig) -> float:
@@ -70,6 +79,13 @@ def bare_rate(model: keras.Model, batches: tf.data.Dataset, *, images: int, epoc
     return images * epochs / (time.perf_counter() - started)
 
 
+def torch_rate(precision: str, *, batch_size: int) -> float:
+    """Returns how many images a second PyTorch does on batches in memory."""
+    options = ["--precision", precision, "--batch-size", str(batch_size)]
+    command = [sys.executable, str(TORCH_ARTICLE), *options]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--epochs", default=1, show_default=True, help="Timed in each round.")
@@ -97,21 +113,30 @@ def main(rounds: int, epochs: int, repeat: int) -> None:
     batches = eval_batches(whole, batch_size=config.batch_size).cache()
     model = compile_model(config, examples=whole, steps=1_000_000)
     model.fit(batches, shuffle=False, verbose=0)
-    pipeline, train, bare = [], [], []
+    torch_precisions = TORCH_PRECISIONS if find_spec("torch") else ()
+    torch = [f"PyTorch {precision}" for precision in torch_precisions]
+    print(f"PyTorch {version('torch')}" if torch else "PyTorch is not installed")
+    rates: dict[str, list[float]] = {name: [] for name in ("pipeline", "train", "bare fit", *torch)}
     for number in range(rounds):
-        pipeline.append(pipeline_rate(examples, config=config))
-        train.append(train_rate(examples, config=config))
-        bare.append(bare_rate(model, batches, images=images, epochs=epochs))
-        print(
-            f"round {number + 1}: pipeline {pipeline[-1]:,.0f}, train {train[-1]:,.0f}, "
-            f"bare fit {bare[-1]:,.0f} images/s"
-        )
-    rates = (statistics.median(values) for values in (pipeline, train, bare))
-    print("median: pipeline {:,.0f}, train {:,.0f}, bare fit {:,.0f} images/s".format(*rates))
-    against_bare = statistics.median(a / b for a, b in zip(train, bare, strict=True))
-    against_train = statistics.median(a / b for a, b in zip(pipeline, train, strict=True))
-    print(f"train / bare fit: {against_bare:.3f}")
-    print(f"pipeline / train: {against_train:.0f}")
+        rates["pipeline"].append(pipeline_rate(examples, config=config))
+        rates["train"].append(train_rate(examples, config=config))
+        rates["bare fit"].append(bare_rate(model, batches, images=images, epochs=epochs))
+        for name, torch_precision in zip(torch, torch_precisions, strict=True):
+            rates[name].append(torch_rate(torch_precision, batch_size=config.batch_size))
+        print(f"round {number + 1}: {described({name: rates[name][-1] for name in rates})}")
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(f"median: {described(medians)}")
+    pairs = [("train", "bare fit"), ("pipeline", "train")]
+    if torch:
+        pairs.append(("train", max(torch, key=medians.__getitem__)))
+    for name, other in pairs:
+        ratios = [a / b for a, b in zip(rates[name], rates[other], strict=True)]
+        print(f"{name} / {other}: {statistics.median(ratios):,.3f}")
+
+
+def described(rates: dict[str, float]) -> str:
+    """Returns the rates in a line."""
+    return ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()) + " images/s"
 
 
 if __name__ == "__main__":

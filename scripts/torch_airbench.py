@@ -4,14 +4,15 @@
     python scripts/torch_airbench.py cifar10.npz --seed 0
 
 Source of the numbers: airbench94_muon.py of KellerJordan/cifar10-airbench. `cifar10.npz` holds
-train_images, train_labels, test_images and test_labels; scripts/benchmark_fast.py writes it. Prints
-a line of JSON an epoch, {"epoch", "seconds"}, and one at the end: {"train_seconds",
-"evaluate_seconds", "accuracy", "tta_accuracy"}.
+train_images, train_labels, eval_images and eval_labels; scripts/benchmark_fast.py writes it. Prints
+a line of JSON an epoch, {"epoch", "seconds"} and with --each-epoch "accuracy", and one at the end:
+{"train_seconds", "evaluate_seconds", "accuracy", "tta_accuracy"}.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -145,7 +146,12 @@ def crop(padded: Tensor) -> Tensor:
 
 
 def train(
-    images: Tensor, labels: Tensor, *, epochs: int, precision: torch.dtype
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    precision: torch.dtype,
+    after_epoch: Callable[[Network], dict[str, float]],
 ) -> tuple[Network, float]:
     """Trains; prints a line an epoch. Returns the network and the seconds, all included."""
     started = time.perf_counter()
@@ -157,9 +163,9 @@ def train(
     steps, step = EPOCHS * steps_per_epoch, 0
     sgd, muon = optimizers(network)
     initial = [[group["lr"] for group in optimizer.param_groups] for optimizer in (sgd, muon)]
-    network.train()
     for epoch in range(epochs):
         begin = time.perf_counter()
+        network.train()
         for batch, classes in epoch_batches(padded, labels, epoch):
             with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 logits = network(batch)
@@ -176,29 +182,35 @@ def train(
             muon.step()
             network.zero_grad()
             step += 1
-        print(json.dumps({"epoch": epoch + 1, "seconds": time.perf_counter() - begin}), flush=True)
+        values = after_epoch(network)
+        seconds = time.perf_counter() - begin
+        print(json.dumps({"epoch": epoch + 1, "seconds": seconds, **values}), flush=True)
     return network, time.perf_counter() - started
 
 
 @torch.inference_mode()
-def predict(network: Network, images: Tensor, *, precision: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns logits without and with test-time augmentation."""
+def accuracy(
+    network: Network, images: Tensor, labels: Tensor, *, precision: torch.dtype, augmented: bool
+) -> float:
+    """Returns the accuracy, with test-time augmentation or without, 0..1."""
     network.eval()
 
-    def both_ways(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def logits(batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            plain = network(batch).float()
-            return plain, (plain + network(batch.flip(-1)).float()) / 2
+            return network(batch).float()
 
-    plain, augmented = [], []
-    for batch in images.split(BATCH_SIZE):
+    def both_ways(batch: Tensor) -> Tensor:
+        return (logits(batch) + logits(batch.flip(-1))) / 2
+
+    def six_views(batch: Tensor) -> Tensor:
         padded = functional.pad(batch, [1] * 4, mode="reflect")
-        one, centre = both_ways(batch)
-        corners = [both_ways(padded[:, :, at : at + 32, at : at + 32])[1] for at in (0, 2)]
-        plain.append(one)
-        augmented.append(centre / 2 + sum(corners) / 4)
-    return torch.cat(plain), torch.cat(augmented)
+        corners = [both_ways(padded[:, :, at : at + 32, at : at + 32]) for at in (0, 2)]
+        return both_ways(batch) / 2 + sum(corners) / 4
+
+    predict = six_views if augmented else logits
+    answers = torch.cat([predict(batch).argmax(1) for batch in images.split(BATCH_SIZE)])
+    return (answers == labels).float().mean().item()
 
 
 def load(path: Path, split: str) -> tuple[Tensor, Tensor]:
@@ -215,30 +227,35 @@ def load(path: Path, split: str) -> tuple[Tensor, Tensor]:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16")
 @click.option("--epochs", default=EPOCHS, show_default=True, help="Fewer stop the run early.")
+@click.option("--each-epoch", is_flag=True, help="Have an accuracy of each epoch, in its seconds.")
 @click.option("--threads", type=int, help="[default: PyTorch's]")
-def main(data: Path, seed: int, precision: str, epochs: int, threads: int | None) -> None:
+def main(
+    data: Path, *, seed: int, precision: str, epochs: int, each_epoch: bool, threads: int | None
+) -> None:
     """Trains once and evaluates."""
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
     dtype = getattr(torch, precision)
-    network, seconds = train(*load(data, "train"), epochs=epochs, precision=dtype)
-    begin = time.perf_counter()
-    images, labels = load(data, "test")
-    accuracies = [
-        (logits.argmax(1) == labels).float().mean().item()
-        for logits in predict(network, images, precision=dtype)
-    ]
-    print(
-        json.dumps(
-            {
-                "train_seconds": seconds,
-                "evaluate_seconds": time.perf_counter() - begin,
-                "accuracy": accuracies[0],
-                "tta_accuracy": accuracies[1],
-            }
-        )
+    images, labels = load(data, "eval")
+    measure = partial(accuracy, images=images, labels=labels, precision=dtype)
+
+    def after_epoch(network: Network) -> dict[str, float]:
+        return {"accuracy": measure(network, augmented=False)} if each_epoch else {}
+
+    network, seconds = train(
+        *load(data, "train"), epochs=epochs, precision=dtype, after_epoch=after_epoch
     )
+    plain = measure(network, augmented=False)
+    begin = time.perf_counter()
+    augmented = measure(network, augmented=True)
+    figures = {
+        "train_seconds": seconds,
+        "evaluate_seconds": time.perf_counter() - begin,
+        "accuracy": plain,
+        "tta_accuracy": augmented,
+    }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
