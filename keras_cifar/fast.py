@@ -49,10 +49,12 @@ class FastMethod:
 
 
 # airbench94_muon.py but for the batch: it has 2,000 images, a size for a GPU. A CPU is as fast with
-# 500, whose four times as many steps need fewer epochs. What is per step follows the batch: for k
-# steps in place of one, momenta become their k-th root, and a rate of Muon's, which is an angle, is
-# divided by the root of k. The rates of SGD stay the same for each image. Tuned no further yet.
-FAST94_LEARNING_RATE = 0.12  # of Muon; there 0.24
+# 500, whose four times as many steps need less arithmetic. What is per step follows the batch: for
+# k steps in place of one, the momentum of the moments becomes its k-th root, and a rate of Muon's,
+# which is an angle, is divided by about the root of k. The rates of SGD stay the same by image.
+# Rate and momentum of Muon are the best of five pairs, by validation accuracy after 4 epochs; from
+# 0.085 to 0.12 it differs by no more than from seed to seed.
+FAST94_LEARNING_RATE = 0.1  # of Muon; there 0.24
 FAST94_BATCH_SIZE = 500
 
 FAST94 = FastMethod(
@@ -62,8 +64,9 @@ FAST94 = FastMethod(
     logit_scale=1 / 256,
     batch_norm_momentum=0.6 ** (1 / 4),
     label_smoothing=0.2,
-    # As in hiverge/cifar10-speedrun's variant: small images cost half as much and teach the coarse.
-    sizes=(24, 28, 32),
+    # As in a variant of hiverge/cifar10-speedrun, from 24 pixels there: small images teach the
+    # coarse at a fraction of the price.
+    sizes=(20, 20, 24, 24, 28, 28, 32, 32, 32),
     shift=2,
     cutout=0,
     warmup=0.0,
@@ -71,7 +74,7 @@ FAST94 = FastMethod(
     bias_rate=0.053 * FAST94_BATCH_SIZE / FAST94_LEARNING_RATE,
     head_rate=0.67 * FAST94_BATCH_SIZE / FAST94_LEARNING_RATE,
     momentum=0.85,
-    kernel_momentum=0.8,
+    kernel_momentum=0.8,  # there 0.6
     lookahead_decay=0.0,
 )
 # airbench96.py.

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from fast_runs import evaluate_keras, train_keras, train_torch, write_data
 
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.startup import start_tensorflow
 
 start_tensorflow()
+
+from fast_runs import evaluate_keras, train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402

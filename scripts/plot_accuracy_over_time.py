@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from fast_runs import train_keras, train_torch, write_data
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -26,6 +25,7 @@ from keras_cifar.startup import start_tensorflow
 start_tensorflow()
 
 import matplotlib as mpl  # noqa: E402
+from fast_runs import train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.config import TTA_VIEWS  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
