@@ -83,7 +83,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
         zip(_names(run_dirs), (read_history(run_dir.history) for run_dir in run_dirs), strict=True)
     )
     with mpl.rc_context(STYLE):
-        _save(_history_figure(histories), path=path)
+        save(_history_figure(histories), path=path)
     return path
 
 
@@ -185,7 +185,13 @@ def _add_legends(figure: Figure, *, histories: dict[str, History], colours: list
     figure.legend(handles=runs, loc="outside lower center", ncols=_legend_columns(histories))
 
 
-def _save(figure: Figure, *, path: Path) -> None:
+def save(figure: Figure, *, path: Path) -> None:
+    """Writes a picture, whole or not at all: the same picture, the same file.
+
+    Args:
+        figure: made within `STYLE`, which decides here too.
+        path: to write to; passes `check_path`.
+    """
     kind = path.suffix.lower().removeprefix(".")
     # Without the date, which would make two files of one picture differ.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}[kind]
@@ -211,7 +217,7 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
     check_path(path)
     mosaic = _mosaic(examples, seed=seed)
     with mpl.rc_context(STYLE):
-        _save(_grid_figure(mosaic), path=path)
+        save(_grid_figure(mosaic), path=path)
     return path
 
 

@@ -86,6 +86,11 @@ def torch_rate(precision: str, *, batch_size: int) -> float:
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
+def described(rates: dict[str, float]) -> str:
+    """Returns the rates in a line."""
+    return ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()) + " images/s"
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--epochs", default=1, show_default=True, help="Timed in each round.")
@@ -113,15 +118,15 @@ def main(rounds: int, epochs: int, repeat: int) -> None:
     batches = eval_batches(whole, batch_size=config.batch_size).cache()
     model = compile_model(config, examples=whole, steps=1_000_000)
     model.fit(batches, shuffle=False, verbose=0)
-    torch_precisions = TORCH_PRECISIONS if find_spec("torch") else ()
-    torch = [f"PyTorch {precision}" for precision in torch_precisions]
+    has_torch = find_spec("torch") is not None
+    torch = {f"PyTorch {name}": name for name in TORCH_PRECISIONS if has_torch}
     print(f"PyTorch {version('torch')}" if torch else "PyTorch is not installed")
     rates: dict[str, list[float]] = {name: [] for name in ("pipeline", "train", "bare fit", *torch)}
     for number in range(rounds):
         rates["pipeline"].append(pipeline_rate(examples, config=config))
         rates["train"].append(train_rate(examples, config=config))
         rates["bare fit"].append(bare_rate(model, batches, images=images, epochs=epochs))
-        for name, torch_precision in zip(torch, torch_precisions, strict=True):
+        for name, torch_precision in torch.items():
             rates[name].append(torch_rate(torch_precision, batch_size=config.batch_size))
         print(f"round {number + 1}: {described({name: rates[name][-1] for name in rates})}")
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -132,11 +137,6 @@ def main(rounds: int, epochs: int, repeat: int) -> None:
     for name, other in pairs:
         ratios = [a / b for a, b in zip(rates[name], rates[other], strict=True)]
         print(f"{name} / {other}: {statistics.median(ratios):,.3f}")
-
-
-def described(rates: dict[str, float]) -> str:
-    """Returns the rates in a line."""
-    return ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()) + " images/s"
 
 
 if __name__ == "__main__":

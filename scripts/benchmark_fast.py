@@ -10,11 +10,8 @@ folder and not done again, and a run of fast94 that was interrupted goes on.
 """
 
 import json
-import os
-import platform
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +22,10 @@ from keras_cifar.startup import start_tensorflow
 
 start_tensorflow()
 
-from fast_runs import evaluate_keras, train_keras, train_torch, write_data  # noqa: E402
+from fast_runs import describe, evaluate_keras, train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
-from keras_cifar.precision import cpu_model, pick_precision  # noqa: E402
 
 
 def run_keras(folder: Path, *, seed: int) -> dict[str, Any]:
@@ -76,9 +72,7 @@ def described(figures: list[dict[str, Any]]) -> str:
 def main(folder: Path, seeds: int, torch_seeds: int) -> None:
     """Runs what FOLDER has no figures of yet, and prints all of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{cpu_model()}, {os.cpu_count()} threads, {platform.platform()}")
-    versions = (f"{name} {version(name)}" for name in ("tensorflow", "keras", "torch"))
-    print(", ".join(versions), "{} ({})".format(*pick_precision()))
+    print(describe())
     kept = folder / "figures.json"
     figures = json.loads(kept.read_text()) if kept.is_file() else {}
     for seed in range(max(seeds, torch_seeds)):

@@ -1,8 +1,12 @@
 """Runs of keras-cifar and of PyTorch, for the benchmarks that compare them."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,19 @@ import numpy as np
 
 from keras_cifar.config import RunDir
 from keras_cifar.data.examples import Examples
-from keras_cifar.precision import pick_precision
+from keras_cifar.precision import cpu_model, pick_precision
 
 KERAS_CIFAR = (sys.executable, "-m", "keras_cifar")
 TORCH_AIRBENCH = Path(__file__).with_name("torch_airbench.py")
+
+
+def describe() -> str:
+    """Returns what the figures depend on."""
+    names = [name for name in ("tensorflow", "keras", "torch") if find_spec(name)]
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    precision, reason = pick_precision()
+    machine = f"{cpu_model()}, {os.cpu_count()} threads, {platform.platform()}"
+    return f"{machine}\n{packages} {precision} ({reason})"
 
 
 def train_keras(path: Path, *settings: str) -> RunDir:
@@ -25,7 +38,8 @@ def train_keras(path: Path, *settings: str) -> RunDir:
     """
     run = RunDir(path)
     if not run.config.is_file() or run.checkpoint.is_dir():
-        options = ("--resume",) if run.checkpoint.is_dir() else settings
+        # A run that ended before it had config.json has nothing to go on with.
+        options = ("--resume",) if run.config.is_file() else settings
         with path.with_name(f"{path.name}.log").open("a") as log:
             command = [*KERAS_CIFAR, "train", *options, "--run-dir", str(path)]
             subprocess.run(command, stderr=log, check=True)

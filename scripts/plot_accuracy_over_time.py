@@ -9,8 +9,6 @@ than an hour: what is done is kept in the folder and not done again.
 """
 
 import json
-import os
-from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -25,15 +23,15 @@ from keras_cifar.startup import start_tensorflow
 start_tensorflow()
 
 import matplotlib as mpl  # noqa: E402
-from fast_runs import train_keras, train_torch, write_data  # noqa: E402
+from fast_runs import describe, train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.config import TTA_VIEWS  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.data.split import split_stratified  # noqa: E402
 from keras_cifar.evaluate import evaluate  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
-from keras_cifar.plot import COLOURS, STYLE  # noqa: E402
-from keras_cifar.precision import cpu_model, pick_precision  # noqa: E402
+from keras_cifar.plot import COLOURS, STYLE, check_path, save  # noqa: E402
+from keras_cifar.precision import cpu_model  # noqa: E402
 
 VALIDATION_FRACTION = 0.2
 SEED = 0
@@ -58,12 +56,9 @@ class Curve(NamedTuple):
 
 def keras_curve(folder: Path, *, recipe: str, name: str, tta: bool) -> Curve:
     """Trains by a recipe, or goes on with it."""
-    options = {
-        "--recipe": recipe,
-        "--seed": str(SEED),
-        "--validation-fraction": str(VALIDATION_FRACTION),
-    }
-    run = train_keras(folder / recipe, *(word for pair in options.items() for word in pair))
+    settings = ["--recipe", recipe, "--seed", str(SEED)]
+    fraction = ["--validation-fraction", str(VALIDATION_FRACTION)]
+    run = train_keras(folder / recipe, *settings, *fraction)
     history = read_history(run.history)
     tta_accuracy = None
     if tta:
@@ -103,7 +98,7 @@ def draw(curves: list[Curve], *, path: Path) -> None:
         axes.set_title(f"Validation accuracy (stars: {TTA_VIEWS} views); {cpu_model()}")
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         axes.legend(loc="lower right")
-        figure.savefig(path, dpi=200)
+        save(figure, path=path)
 
 
 @click.command()
@@ -111,10 +106,9 @@ def draw(curves: list[Curve], *, path: Path) -> None:
 @click.argument("picture", type=click.Path(path_type=Path))
 def main(folder: Path, picture: Path) -> None:
     """Trains what FOLDER has no run of yet, prints all figures and draws PICTURE."""
+    check_path(picture)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{cpu_model()}, {os.cpu_count()} threads")
-    versions = (f"{name} {version(name)}" for name in ("tensorflow", "keras", "torch"))
-    print(", ".join(versions), "{} ({})".format(*pick_precision()))
+    print(describe())
     curves = [
         keras_curve(folder, recipe="article", name="article, keras-cifar", tta=False),
         keras_curve(folder, recipe="fast94", name="fast94, keras-cifar", tta=True),
