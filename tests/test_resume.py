@@ -171,13 +171,14 @@ def test_a_killed_run_with_adam_ends_as_if_it_had_not_been(half_precision, comma
 
 @pytest.mark.slow
 def test_a_killed_run_of_fast94_ends_as_if_it_had_not_been(tmp_path):
+    """Killed and resumed when the whitening layer is not trained any more."""
     config = dataclasses.replace(
         RECIPES["fast94"]["muon"],
-        **{"dataset": "sample", "validation_fraction": 0.9, "epochs": 3, "batch_size": 50},
+        **{"dataset": "sample", "validation_fraction": 0.9, "epochs": 5, "batch_size": 50},
     )
     unbroken, killed = RunDir(tmp_path / "unbroken"), RunDir(tmp_path / "killed")
     train(config, unbroken)
-    train_and_stop(killed, config, epoch=2)
+    train_and_stop(killed, config, epoch=4)
     resume(killed)
     assert_same_end(killed, unbroken)
 

@@ -34,6 +34,11 @@ def compile_model(
     return model
 
 
+def callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
+    """Returns what `fit` has to call: nothing of its own."""
+    return []
+
+
 def batches(config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
     """Returns what `fit` is given for these epochs."""
     return train_batches(examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs)

@@ -11,6 +11,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.on_device import make_batch, mirror_half, plan_steps
 from keras_cifar.fast import FAST_METHODS, FastMethod
 from keras_cifar.model import fast
+from keras_cifar.model.cpu_gradients import use_cpu_gradients
 from keras_cifar.model.whitening import WHITENING_IMAGES, whitening_filters
 from keras_cifar.optimize.group_sgd import Group, GroupSGD, Lookahead
 from keras_cifar.optimize.loss import smoothed_cross_entropy
@@ -19,6 +20,17 @@ from keras_cifar.optimize.schedules import WarmupThenLinear
 
 # airbench94.py: the whitening layer's bias is trained at first and then left alone.
 WHITENING_BIAS_EPOCHS = 3
+
+
+class _FreezeWhitening(keras.callbacks.Callback):
+    """Leaves the whitening layer alone after its epochs: its gradient is not computed any more."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Freezes the bias, its rate being 0, and has the step traced anew."""
+        bias = self.model.get_layer("whitening").bias
+        if epoch >= WHITENING_BIAS_EPOCHS and bias.trainable:
+            bias.trainable = False
+            self.model.make_train_function(force=True)
 
 
 class _OnDevice(keras.Model):
@@ -44,6 +56,8 @@ def compile_model(
     network = fast.build_model(method, seed=config.seed, image_shape=(None, None, 3))
     whitening = network.get_layer("whitening")
     whitening.kernel.assign(whitening_filters(examples.images[:WHITENING_IMAGES]))
+    if config.precision == "bfloat16" and not jit_compile:
+        use_cpu_gradients(network)
     model = _OnDevice(network.inputs, network.outputs, name=network.name)
     mirrored = mirror_half(examples.images, seed=config.seed)
     model.make_batch = partial(
@@ -92,6 +106,11 @@ def _build_optimizer(
     if config.optimizer == "muon":
         return Muon(schedule, kernel_momentum=method.kernel_momentum, **options)
     return GroupSGD(schedule, **options)
+
+
+def callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
+    """Returns what `fit` has to call."""
+    return [_FreezeWhitening()]
 
 
 def batches(config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:

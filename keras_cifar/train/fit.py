@@ -78,6 +78,7 @@ def fit(
         epochs=config.epochs, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
     )
     callbacks = [
+        *recipe.callbacks(config),
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
         RunFiles(run_dir, chosen=chosen, progress=progress, started=started),
         display,

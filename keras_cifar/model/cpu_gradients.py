@@ -1,0 +1,54 @@
+"""A gradient that a CPU computes faster than by TensorFlow's own operation; the same values."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+# With fewer channels, and so larger images, the gradient of oneDNN itself is the faster one.
+_MANY_CHANNELS = 256
+
+
+def use_cpu_gradients(model: keras.Model) -> None:
+    """Has the deep convolutions, those of 3x3 pixels on many channels, use `convolve`."""
+    # Keras has no public way to list the layers within a `Residual` too.
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.Conv2D) and layer.kernel.shape[2] >= _MANY_CHANNELS:
+            layer.convolution_op = convolve
+
+
+def convolve(images: tf.Tensor, kernel: tf.Tensor | keras.Variable) -> tf.Tensor:
+    """Convolves with zeros around the images; the kernel's gradient is a convolution as well.
+
+    In bfloat16, oneDNN's convolutions are twice as fast as its gradients of kernels where images
+    are small and channels many. That gradient is itself a convolution, in which examples and
+    channels have changed places and the gradient of the output is the kernel.
+
+    Args:
+        images: (n, height, width, channels).
+        kernel: (3, 3, channels, filters).
+
+    Returns:
+        (n, height, width, filters).
+    """
+    convolution = tf.custom_gradient(_convolution_and_gradients)
+    return convolution(images, tf.convert_to_tensor(kernel))
+
+
+def _convolution_and_gradients(
+    images: tf.Tensor, kernel: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+    def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_images = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(images),
+            filter=kernel,
+            out_backprop=upstream,
+            strides=[1, 1, 1, 1],
+            padding="SAME",
+        )
+        by_channel = tf.pad(tf.transpose(images, [3, 1, 2, 0]), [[0, 0], [1, 1], [1, 1], [0, 0]])
+        of_kernel = tf.nn.conv2d(by_channel, tf.transpose(upstream, [1, 2, 0, 3]), 1, "VALID")
+        return of_images, tf.ensure_shape(tf.transpose(of_kernel, [1, 2, 0, 3]), kernel.shape)
+
+    return tf.nn.conv2d(images, kernel, 1, "SAME"), gradients

@@ -1,0 +1,57 @@
+"""The gradient of kernels that is faster on a CPU: the same as TensorFlow's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_cifar.fast import FAST94, FAST96
+from keras_cifar.model.cpu_gradients import convolve, use_cpu_gradients
+from keras_cifar.model.fast import build_model
+
+
+def outcome_and_gradients(convolution, images, kernel, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch([images, kernel])
+        outputs = convolution(images, kernel)
+    return outputs, *tape.gradient(outputs, [images, kernel], upstream)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (6, 6), (2, 2), (3, 5)])
+def test_convolution_and_gradients_are_those_of_tensorflow(size):
+    random = np.random.default_rng(0)
+    images, kernel, upstream = (
+        tf.constant(random.normal(size=shape), tf.float32)
+        for shape in ((4, *size, 5), (3, 3, 5, 6), (4, *size, 6))
+    )
+    expected = outcome_and_gradients(
+        lambda images, kernel: tf.nn.conv2d(images, kernel, 1, "SAME"), images, kernel, upstream
+    )
+    found = outcome_and_gradients(convolve, images, kernel, upstream)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "count"), [(FAST94, 3), (FAST96, 5)])
+def test_the_deep_convolutions_of_a_network_use_it(method, count, sample):
+    """Those in a residual too; and the network has the gradients that it had."""
+    model = build_model(method, seed=0)
+    images, labels = sample.images[:4], sample.labels[:4]
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return tape.gradient(loss, model.trainable_variables)
+
+    before = gradients()
+    use_cpu_gradients(model)
+    changed = [
+        layer
+        for layer in model._flatten_layers()
+        if getattr(layer, "convolution_op", None) is convolve
+    ]
+    assert len(changed) == count
+    for one, other in zip(gradients(), before, strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)
