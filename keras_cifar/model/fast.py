@@ -45,7 +45,8 @@ def build_model(
         [
             keras.Input(image_shape, dtype="uint8", name="image"),
             layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
-            layers.Conv2D(_WHITENING_FILTERS, PATCH_SIZE, name="whitening"),
+            # What hardly varies is blown up, and with it the rounding of half precision.
+            layers.Conv2D(_WHITENING_FILTERS, PATCH_SIZE, dtype="float32", name="whitening"),
             layers.Activation(ACTIVATION, name="whitening_activation"),
             *(
                 layer
