@@ -118,7 +118,7 @@ RECIPES = {
         "muon": TrainConfig(
             recipe="fast94",
             optimizer="muon",
-            epochs=9,
+            epochs=12,
             batch_size=FAST94_BATCH_SIZE,
             learning_rate=FAST94_LEARNING_RATE,
             weight_decay=2e-6 * FAST94_BATCH_SIZE,  # by image, as in airbench94_muon.py

@@ -20,6 +20,8 @@ class FastMethod:
         logit_scale: of the head's outputs.
         batch_norm_momentum: share of the moving moments that a step keeps.
         label_smoothing: share of the target that all classes get alike.
+        kept: share of the examples of a batch that are trained on, those that had the highest loss
+            when they were last.
         sizes: side of the training images, in pixels, in equal parts of the run.
         shift: pixels by which a training image is moved at most, up or down and left or right.
         cutout: side of the square that is blanked in a training image, in pixels; 0 for none.
@@ -37,6 +39,7 @@ class FastMethod:
     logit_scale: float
     batch_norm_momentum: float
     label_smoothing: float
+    kept: float
     sizes: tuple[int, ...]
     shift: int
     cutout: int
@@ -52,9 +55,13 @@ class FastMethod:
 # 500, and ends better after as many epochs, by validation loss. What is per step follows the batch:
 # for k steps in place of one, the momentum of the moments becomes its k-th root, and a rate of
 # Muon's, which is an angle, is divided by about the root of k. The rates of SGD stay the same by
-# image. Rate and momentum of Muon are the best of five pairs, by validation accuracy after 4
-# epochs; from 0.085 to 0.12 the rate makes little difference.
-FAST94_LEARNING_RATE = 0.12  # of Muon; there 0.24
+# image.
+#
+# Chosen by validation accuracy (45,000 images, test-time augmentation, the means of seeds 1 to 4
+# after 9 epochs): rates of 0.09, 0.12 and 0.15 gave 93.52, 93.49 and 93.29 %; momenta of 0.7, 0.8
+# and 0.88 gave 93.45, 93.49 and 93.08 %. Half or twice the rate of the biases, half that of the
+# head, twice the weight decay and half the label smoothing all gave 93.44 to 93.48 %.
+FAST94_LEARNING_RATE = 0.09  # of Muon; there 0.24
 FAST94_BATCH_SIZE = 500
 
 FAST94 = FastMethod(
@@ -64,8 +71,13 @@ FAST94 = FastMethod(
     logit_scale=1 / 256,
     batch_norm_momentum=0.6 ** (1 / 4),
     label_smoothing=0.2,
+    # Selective backprop (Jiang et al., arXiv:1910.00762), with the losses of the last epoch for
+    # want of a cheaper forecast: what is known already teaches little and costs as much. Measured
+    # as above: 12 epochs of 0.6 gave 93.73 %, 9 of all examples 93.59 % (seeds 1 to 3), in 5/4 of
+    # the time. 9 epochs of 0.7 of the larger images gave 93.37 %, of a random 0.7 92.79 %.
+    kept=0.65,
     # As in a variant of hiverge/cifar10-speedrun: small images teach the coarse for less.
-    sizes=(24, 28, 32),
+    sizes=(24,) * 5 + (28,) * 4 + (32,) * 3,
     shift=2,
     cutout=0,
     warmup=0.0,
@@ -84,6 +96,7 @@ FAST96 = FastMethod(
     logit_scale=1 / 9,
     batch_norm_momentum=0.9,
     label_smoothing=0.2,
+    kept=1.0,
     sizes=(32,),
     shift=4,
     cutout=12,

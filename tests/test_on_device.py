@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_cifar.data.augment import cut_out, random_shifts, resize, resize_matrix, shift_and_mirror
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.on_device import make_batch, mirror_half, plan_steps
+from keras_cifar.data.on_device import UNSEEN, hardest, make_batch, mirror_half, plan_steps
 
 SIDES = [24, 24, 32, 32]
 
@@ -102,3 +102,10 @@ def test_cutout_blanks_one_square_somewhere(sample):
     assert rows.sum(axis=1).max() == columns.sum(axis=1).max() == 12
     assert changed.sum() > 0.9 * 200 * 144
     assert len({tuple(row) for row in rows}) > 10
+
+
+def test_the_hardest_are_those_with_the_highest_last_losses_and_those_never_seen():
+    losses = tf.constant([0.1, UNSEEN, 3.0, 0.2, 2.0, UNSEEN, 9.0])
+    positions = tf.constant([5, 4, 3, 2, 0], tf.int64)
+    assert hardest(positions, losses, count=3).numpy().tolist() == [5, 2, 4]
+    assert sorted(hardest(positions, losses, count=5).numpy()) == [0, 2, 3, 4, 5]

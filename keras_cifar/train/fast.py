@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_cifar.config import TrainConfig
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.on_device import make_batch, mirror_half, plan_steps
+from keras_cifar.data.on_device import UNSEEN, hardest, make_batch, mirror_half, plan_steps
 from keras_cifar.fast import FAST_METHODS, FastMethod
 from keras_cifar.model import fast
 from keras_cifar.model.cpu_gradients import use_cpu_gradients
@@ -34,13 +34,41 @@ class _FreezeWhitening(keras.callbacks.Callback):
 
 
 class _OnDevice(keras.Model):
-    """Makes each step's batch itself, from a plan of it."""
+    """Makes each step's batch itself, from a plan of it: of the examples that are hardest.
+
+    Attributes:
+        make_batch: plan to images and labels.
+        kept: examples of a plan that are trained on.
+        last_losses: float32 (examples,), of each example when it was last trained on.
+    """
 
     make_batch: Any
+    kept: int
+    last_losses: tf.Variable
+
+    @property
+    def variables(self) -> list[Any]:
+        """All state, as Keras's, for checkpoints: the last losses decide what comes next."""
+        return [*super().variables, self.last_losses]
 
     def train_step(self, plan: dict[str, tf.Tensor]) -> Any:
         """Trains on a batch."""
-        return super().train_step(self.make_batch(plan))
+        self._positions = hardest(plan["positions"], self.last_losses, count=self.kept)
+        return super().train_step(self.make_batch(plan | {"positions": self._positions}))
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,  # noqa: FBT001, FBT002
+    ) -> Any:
+        """Returns the loss of a batch, and notes that of each example."""
+        if training:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=y_pred)
+            self.last_losses.scatter_nd_update(self._positions[:, tf.newaxis], losses)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
 
 def build_model(config: TrainConfig) -> keras.Model:
@@ -69,6 +97,8 @@ def compile_model(
         shift=method.shift,
         cutout=method.cutout,
     )
+    model.kept = round(config.batch_size * method.kept)
+    model.last_losses = tf.Variable(tf.fill(examples.labels.shape, UNSEEN), trainable=False)
     model.compile(
         optimizer=_build_optimizer(config, method, model=model, steps=steps),
         loss=smoothed_cross_entropy(method.label_smoothing),
@@ -102,7 +132,7 @@ def _build_optimizer(
     schedule = WarmupThenLinear(config.learning_rate, steps=steps, warmup=method.warmup)
     options: dict[str, Any] = {"group_of": group_of, "momentum": method.momentum}
     if method.lookahead_decay:
-        options["lookahead"] = Lookahead(model.variables, method.lookahead_decay, steps)
+        options["lookahead"] = Lookahead(model.weights, method.lookahead_decay, steps)
     if config.optimizer == "muon":
         return Muon(schedule, kernel_momentum=method.kernel_momentum, **options)
     return GroupSGD(schedule, **options)
