@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_cifar.data.examples import Examples
+from keras_cifar.data.on_device import plan_steps
 from keras_cifar.data.pipeline import CROP_PADDING, augment, eval_batches, train_batches
 
 
@@ -78,6 +79,13 @@ def test_augment_gives_crops_of_the_reflected_image_mirrored_or_not(sample):
     assert set(seen) == expected
     mirrored = {crop[:, ::-1].tobytes() for crop in crops.values()}
     assert 900 < sum(image in mirrored for image in seen) < 1100
+
+
+def test_no_batches_wait_for_autotune_at_their_end(sample):
+    training = train_batches(sample, batch_size=100, seed=0, epochs=range(1))
+    plans = plan_steps(500, batch_size=100, seed=0, epochs=range(1), sizes=[32])
+    for batches in (training, plans, eval_batches(sample, batch_size=100)):
+        assert batches.options().autotune.enabled is False
 
 
 def test_evaluation_keeps_order_and_the_short_last_batch(sample):

@@ -17,6 +17,7 @@ from keras_cifar.data.augment import (
     shift_and_mirror,
 )
 from keras_cifar.data.examples import Examples
+from keras_cifar.data.options import without_autotune
 from keras_cifar.data.pipeline import shuffled
 
 # The loss of an example that was never trained on: nothing is harder.
@@ -68,7 +69,7 @@ def plan_steps(
     # A run that was killed after its last epoch has none left.
     none = plan_epoch(0).take(0)
     plans = reduce(tf.data.Dataset.concatenate, map(plan_epoch, epochs), none)
-    return plans.prefetch(tf.data.AUTOTUNE)
+    return plans.prefetch(2).with_options(without_autotune())
 
 
 def hardest(positions: tf.Tensor, last_losses: tf.Tensor, *, count: int) -> tf.Tensor:

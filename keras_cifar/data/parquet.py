@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES, DatasetFacts, SplitFacts
 from keras_cifar.data.examples import Examples, Splits
+from keras_cifar.data.options import without_autotune
 
 # A PNG of a 32x32 image has at most this many bytes, the columns beside it included.
 _MAX_BYTES_PER_EXAMPLE = 8192
@@ -72,6 +73,7 @@ def _decode_pngs(pngs: list[bytes]) -> npt.NDArray[np.uint8]:
         tf.data.Dataset.from_tensor_slices(pngs)
         .map(lambda png: tf.io.decode_png(png, channels=3), num_parallel_calls=tf.data.AUTOTUNE)
         .batch(1000)
+        .with_options(without_autotune())
     )
     return np.concatenate([batch.numpy() for batch in decoded]).reshape(-1, *IMAGE_SHAPE)
 

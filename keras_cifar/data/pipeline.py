@@ -6,8 +6,12 @@ import tensorflow as tf
 
 from keras_cifar.data.augment import random_shifts, shift_and_mirror
 from keras_cifar.data.examples import Examples
+from keras_cifar.data.options import without_autotune
 
 CROP_PADDING = 4  # pixels on each side
+# Batches that are made at a time, and kept ready: more than any training takes.
+_PARALLEL = 2
+_READY = 2
 
 
 def train_batches(
@@ -36,8 +40,9 @@ def train_batches(
     # Deterministic by default: the batches keep their order whatever the parallelism.
     return (
         tf.data.Dataset.range(epochs.start * steps_per_epoch, epochs.stop * steps_per_epoch)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(batch, num_parallel_calls=_PARALLEL)
+        .prefetch(_READY)
+        .with_options(without_autotune())
     )
 
 
@@ -90,5 +95,6 @@ def eval_batches(examples: Examples, *, batch_size: int) -> tf.data.Dataset:
     return (
         tf.data.Dataset.from_tensor_slices(tuple(examples))
         .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(_READY)
+        .with_options(without_autotune())
     )

@@ -10,6 +10,7 @@ from google.protobuf.json_format import ParseError
 
 from keras_cifar.cifar10 import DatasetFacts
 from keras_cifar.data.examples import Examples, check, in_canonical_order
+from keras_cifar.data.options import without_autotune
 
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, ParseError, tf.errors.OpError)
@@ -53,7 +54,7 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
 
 def _decode(folder: Path, *, split: str) -> Examples:
     # The examples are kept in memory here; TFDS need not keep them a second time.
-    read_config = tfds.ReadConfig(try_autocache=False)
+    read_config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
     builder = tfds.builder_from_directory(folder)
     dataset = builder.as_dataset(split=split, batch_size=1000, read_config=read_config)
     batches = [(batch["image"].numpy(), batch["label"].numpy()) for batch in dataset]

@@ -21,7 +21,9 @@ def predict_logits(
     Raises:
         FloatingPointError: the model gives NaN or infinity, as one does whose training diverged.
     """
-    logits = model.predict(images, batch_size=batch_size, verbose=0).astype(np.float64)
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    # Not `model.predict`, whose pipeline can pause at its end (see `data.options`).
+    logits = np.concatenate([model.predict_on_batch(batch) for batch in batches]).astype(np.float64)
     if not np.isfinite(logits).all():
         raise FloatingPointError(
             f"{model.name}: the model gives numbers that are not finite. Its training diverged; "
