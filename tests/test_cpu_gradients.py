@@ -1,13 +1,17 @@
 """The gradient of kernels that is faster on a CPU: the same as TensorFlow's."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_cifar.config import RECIPES
 from keras_cifar.fast import FAST94, FAST96
 from keras_cifar.model.cpu_gradients import convolve, use_cpu_gradients
 from keras_cifar.model.fast import build_model
+from keras_cifar.train.fit import compile_model
 
 
 def outcome_and_gradients(convolution, images, kernel, upstream):
@@ -32,7 +36,15 @@ def test_convolution_and_gradients_are_those_of_tensorflow(size):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "count"), [(FAST94, 3), (FAST96, 5)])
+def names_of_changed(model):
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "convolution_op", None) is convolve
+    ]
+
+
+@pytest.mark.parametrize(("method", "count"), [(FAST94, 3), (FAST96, 6)])
 def test_the_deep_convolutions_of_a_network_use_it(method, count, sample):
     """Those in a residual too; and the network has the gradients that it had."""
     model = build_model(method, seed=0)
@@ -46,12 +58,19 @@ def test_the_deep_convolutions_of_a_network_use_it(method, count, sample):
 
     before = gradients()
     use_cpu_gradients(model)
-    changed = [
-        layer
-        for layer in model._flatten_layers()
-        if getattr(layer, "convolution_op", None) is convolve
-    ]
-    assert len(changed) == count
+    assert len(names_of_changed(model)) == count
     for one, other in zip(gradients(), before, strict=True):
         scale = np.abs(other).max()
         np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="is for training on a CPU")
+@pytest.mark.parametrize(
+    ("precision", "names"), [("bfloat16", ["block3_conv1", "block3_conv2"]), ("float32", [])]
+)
+def test_training_uses_it_in_bfloat16(sample, precision, names):
+    config = dataclasses.replace(
+        RECIPES["article"]["sgd"], dataset="sample", precision=precision, strategy="single"
+    )
+    model = compile_model(config, examples=sample, steps=10)
+    assert names_of_changed(model) == names

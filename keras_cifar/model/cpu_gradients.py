@@ -6,16 +6,19 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-# With fewer channels, and so larger images, the gradient of oneDNN itself is the faster one.
-_MANY_CHANNELS = 256
+# With fewer, and so larger images, the gradient of oneDNN itself is the faster one.
+_MANY_CHANNELS = 128
+_MANY_FILTERS = 256
 
 
 def use_cpu_gradients(model: keras.Model) -> None:
     """Has the deep convolutions, those of 3x3 pixels on many channels, use `convolve`."""
     # Keras has no public way to list the layers within a `Residual` too.
     for layer in model._flatten_layers():
-        if isinstance(layer, layers.Conv2D) and layer.kernel.shape[2] >= _MANY_CHANNELS:
-            layer.convolution_op = convolve
+        if isinstance(layer, layers.Conv2D):
+            *_, channels, filters = layer.kernel.shape
+            if channels >= _MANY_CHANNELS and filters >= _MANY_FILTERS:
+                layer.convolution_op = convolve
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor | keras.Variable) -> tf.Tensor:

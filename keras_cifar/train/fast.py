@@ -11,7 +11,6 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.on_device import UNSEEN, hardest, make_batch, mirror_half, plan_steps
 from keras_cifar.fast import FAST_METHODS, FastMethod
 from keras_cifar.model import fast
-from keras_cifar.model.cpu_gradients import use_cpu_gradients
 from keras_cifar.model.whitening import WHITENING_IMAGES, whitening_filters
 from keras_cifar.optimize.group_sgd import Group, GroupSGD, Lookahead
 from keras_cifar.optimize.loss import smoothed_cross_entropy
@@ -84,8 +83,6 @@ def compile_model(
     network = fast.build_model(method, seed=config.seed, image_shape=(None, None, 3))
     whitening = network.get_layer("whitening")
     whitening.kernel.assign(whitening_filters(examples.images[:WHITENING_IMAGES]))
-    if config.precision == "bfloat16" and not jit_compile:
-        use_cpu_gradients(network)
     model = _OnDevice(network.inputs, network.outputs, name=network.name)
     mirrored = mirror_half(examples.images, seed=config.seed)
     model.make_batch = partial(

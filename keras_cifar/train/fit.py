@@ -12,6 +12,7 @@ from keras_cifar.config import RunDir, TrainConfig
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
+from keras_cifar.model.cpu_gradients import use_cpu_gradients
 from keras_cifar.train import article, checkpoint, fast
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
@@ -127,7 +128,7 @@ def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> ker
         "float32" if config.precision == "float32" else f"mixed_{config.precision}"
     )
     try:
-        return _RECIPES[config.recipe].compile_model(
+        model = _RECIPES[config.recipe].compile_model(
             config,
             examples=examples,
             steps=steps,
@@ -136,3 +137,6 @@ def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> ker
         )
     finally:
         keras.config.set_dtype_policy("float32")
+    if config.precision == "bfloat16" and not on_gpu:
+        use_cpu_gradients(model)
+    return model
