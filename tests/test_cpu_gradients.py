@@ -36,6 +36,21 @@ def test_convolution_and_gradients_are_those_of_tensorflow(size):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(5, 6), (6, 6)])
+def test_onednn_never_gets_an_odd_number_of_channels(count, expected):
+    """It would read the memory behind its input, and give NaN where that holds NaN."""
+
+    @tf.function
+    def gradients(images, kernel):
+        return tf.gradients(convolve(images, kernel), [images, kernel])
+
+    graph = gradients.get_concrete_function(
+        tf.TensorSpec([count, 7, 7, 2], tf.bfloat16), tf.TensorSpec([3, 3, 2, 4], tf.bfloat16)
+    ).graph
+    channels = {op.inputs[0].shape[-1] for op in graph.get_operations() if op.type == "Conv2D"}
+    assert channels == {2, expected}
+
+
 def names_of_changed(model):
     return [
         layer.name
