@@ -50,13 +50,21 @@ def _convolution_and_gradients(
             strides=[1, 1, 1, 1],
             padding="SAME",
         )
-        # An image of zeros makes their number even. oneDNN takes channels in pairs, and with an odd
-        # number reads on behind the last one: NaN times 0 where that is what memory holds.
-        count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
-        odd = count % 2
-        by_channel = tf.pad(tf.transpose(images, [3, 1, 2, 0]), [[0, 0], [1, 1], [1, 1], [0, odd]])
-        by_pixel = tf.pad(tf.transpose(upstream, [1, 2, 0, 3]), [[0, 0], [0, 0], [0, odd], [0, 0]])
+        by_channel = tf.transpose(_even_number(images), [3, 1, 2, 0])
+        by_channel = tf.pad(by_channel, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        by_pixel = tf.transpose(_even_number(upstream), [1, 2, 0, 3])
         of_kernel = tf.nn.conv2d(by_channel, by_pixel, 1, "VALID")
         return of_images, tf.ensure_shape(tf.transpose(of_kernel, [1, 2, 0, 3]), kernel.shape)
 
     return tf.nn.conv2d(images, kernel, 1, "SAME"), gradients
+
+
+def _even_number(images: tf.Tensor) -> tf.Tensor:
+    """Adds an image of zeros to an odd number of them.
+
+    oneDNN takes bfloat16 channels, which images are here, in pairs. With an odd number it reads on
+    behind the last one: NaN times 0, where that is what memory holds. (Not in one `tf.pad` with the
+    borders: TensorFlow 2.21 fuses that with the convolution and forgets the channels.)
+    """
+    count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
+    return tf.pad(images, [[0, count % 2], [0, 0], [0, 0], [0, 0]])
