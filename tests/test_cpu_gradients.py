@@ -1,6 +1,7 @@
 """The gradient of kernels that is faster on a CPU: the same as TensorFlow's."""
 
 import dataclasses
+from functools import partial
 
 import keras
 import numpy as np
@@ -21,9 +22,11 @@ def outcome_and_gradients(convolution, images, kernel, upstream):
     return outputs, *tape.gradient(outputs, [images, kernel], upstream)
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("count", [4, 5])
 @pytest.mark.parametrize("size", [(7, 7), (6, 6), (2, 2), (3, 5)])
-def test_convolution_and_gradients_are_those_of_tensorflow(size, count):
+def test_convolution_and_gradients_are_those_of_tensorflow(size, count, known):
+    """Whether the number of images and their size are known beforehand or not."""
     random = np.random.default_rng(0)
     images, kernel, upstream = (
         tf.constant(random.normal(size=shape), tf.float32)
@@ -33,7 +36,12 @@ def test_convolution_and_gradients_are_those_of_tensorflow(size, count):
         lambda images, kernel: tf.nn.conv2d(images, kernel, 1, "SAME"), images, kernel, upstream
     )
     # Compiled, as in training: TensorFlow changes a graph before it runs it.
-    found = tf.function(outcome_and_gradients)(convolve, images, kernel, upstream)
+    shapes = [None, None, None, 5], [3, 3, 5, 6], [None, None, None, 6]
+    compiled = tf.function(
+        partial(outcome_and_gradients, convolve),
+        input_signature=None if known else [tf.TensorSpec(shape) for shape in shapes],
+    )
+    found = compiled(images, kernel, upstream)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 

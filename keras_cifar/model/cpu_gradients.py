@@ -50,13 +50,29 @@ def _convolution_and_gradients(
             strides=[1, 1, 1, 1],
             padding="SAME",
         )
-        by_channel = tf.transpose(_even_number(images), [3, 1, 2, 0])
-        by_channel = tf.pad(by_channel, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        by_pixel = tf.transpose(_even_number(upstream), [1, 2, 0, 3])
-        of_kernel = tf.nn.conv2d(by_channel, by_pixel, 1, "VALID")
-        return of_images, tf.ensure_shape(tf.transpose(of_kernel, [1, 2, 0, 3]), kernel.shape)
+        return of_images, _kernel_gradient(images, upstream)
 
     return tf.nn.conv2d(images, kernel, 1, "SAME"), gradients
+
+
+def _kernel_gradient(images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    """The sum over examples and pixels of each channel and its neighbours times `upstream`.
+
+    All channels of all pixels of a row lie side by side, as one row of pixels that has an example
+    in each channel. So a neighbouring pixel is as many pixels away as there are channels, and only
+    one transposition of a matrix is needed.
+    """
+    images = _even_number(images)
+    count, height, width, channels = keras.ops.shape(images)
+    rows = tf.transpose(tf.reshape(images, [count, height * width * channels]))
+    gradient = tf.nn.conv2d(
+        tf.reshape(rows, [1, height, width * channels, count]),
+        tf.transpose(_even_number(upstream), [1, 2, 0, 3]),
+        1,
+        [[0, 0], [1, 1], [channels, channels], [0, 0]],
+        dilations=[1, channels],
+    )
+    return tf.reshape(gradient, [3, 3, channels, upstream.shape[-1]])
 
 
 def _even_number(images: tf.Tensor) -> tf.Tensor:
@@ -66,5 +82,4 @@ def _even_number(images: tf.Tensor) -> tf.Tensor:
     behind the last one: NaN times 0, where that is what memory holds. (Not in one `tf.pad` with the
     borders: TensorFlow 2.21 fuses that with the convolution and forgets the channels.)
     """
-    count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
-    return tf.pad(images, [[0, count % 2], [0, 0], [0, 0], [0, 0]])
+    return tf.pad(images, [[0, keras.ops.shape(images)[0] % 2], [0, 0], [0, 0], [0, 0]])
