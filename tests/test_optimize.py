@@ -1,9 +1,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_cifar.optimize.article import SGD_MOMENTUM, build_optimizer
 from keras_cifar.optimize.schedules import warmup_then_cosine
+from keras_cifar.optimize.xla import compile_updates
 
 
 def test_the_rate_rises_for_a_tenth_of_the_run_and_falls_to_zero():
@@ -41,3 +43,27 @@ def test_weight_decay_shrinks_kernels_by_rate_times_decay_and_nothing_else(name)
     np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5, rtol=1e-6)
     for value in others:
         np.testing.assert_array_equal(value, 1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_compiled_by_xla_the_updates_are_the_same(name):
+    random = np.random.default_rng(0)
+    start, *gradients = random.normal(size=(6, 4, 3)).astype("float32")
+
+    def trained(change):
+        variable = keras.Variable(start, name="kernel")
+        optimizer = build_optimizer(name, learning_rate=0.1, weight_decay=0.5, steps=20)
+        optimizer.build([variable])
+        change(optimizer)
+        step = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
+        for gradient in gradients:
+            step(gradient)
+        calls = step.get_concrete_function(gradients[0]).graph.as_graph_def().library.function
+        return variable.numpy(), any("_XlaMustCompile" in call.attr for call in calls)
+
+    expected, is_compiled = trained(lambda optimizer: None)
+    assert not is_compiled
+    found, is_compiled = trained(compile_updates)
+    assert is_compiled
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(expected - start).max() > 0.1

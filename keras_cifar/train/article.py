@@ -8,6 +8,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import train_batches
 from keras_cifar.model import article
 from keras_cifar.optimize.article import build_optimizer
+from keras_cifar.optimize.xla import compile_updates
 
 
 def build_model(config: TrainConfig) -> keras.Model:
@@ -20,13 +21,16 @@ def compile_model(
 ) -> keras.Model:
     """Returns the network, compiled."""
     model = build_model(config)
+    optimizer = build_optimizer(
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        steps=steps,
+    )
+    if config.strategy == "single" and not jit_compile:
+        compile_updates(optimizer)
     model.compile(
-        optimizer=build_optimizer(
-            config.optimizer,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            steps=steps,
-        ),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=jit_compile,
