@@ -7,6 +7,7 @@ from keras import initializers, layers
 
 from keras_cifar.cifar10 import IMAGE_SHAPE, MEAN, NUM_CLASSES, STANDARD_DEVIATION
 from keras_cifar.model.batch_norm import FusedBatchNormalization
+from keras_cifar.model.dropout import ExactDropout
 
 
 def build_model(*, seed: int, dropout: float = 0.1, channel_dropout: float = 0.05) -> keras.Model:
@@ -30,15 +31,16 @@ def build_model(*, seed: int, dropout: float = 0.1, channel_dropout: float = 0.0
             layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
             *_block(1, channels=(3, 32, 64)),
             *_block(2, channels=(64, 128, 128)),
-            layers.SpatialDropout2D(channel_dropout, name="block2_dropout"),
+            # Of whole channels.
+            ExactDropout(channel_dropout, noise_shape=(None, 1, 1, None), name="block2_dropout"),
             *_block(3, channels=(128, 256, 256)),
             layers.Flatten(name="flatten"),  # (4, 4, 256) -> 4096
-            layers.Dropout(dropout, name="flatten_dropout"),
+            ExactDropout(dropout, name="flatten_dropout"),
             layers.Dense(1024, name="dense1", **_pytorch_initializers(fan_in=4096)),
             layers.ReLU(name="dense1_relu"),
             layers.Dense(512, name="dense2", **_pytorch_initializers(fan_in=1024)),
             layers.ReLU(name="dense2_relu"),
-            layers.Dropout(dropout, name="dense2_dropout"),
+            ExactDropout(dropout, name="dense2_dropout"),
             layers.Dense(
                 NUM_CLASSES, dtype="float32", name="logits", **_pytorch_initializers(fan_in=512)
             ),
