@@ -62,7 +62,7 @@ def step(
 @click.command()
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), required=True)
 @click.option("--batch-size", default=128, show_default=True)
-@click.option("--steps", default=40, show_default=True, help="That are timed.")
+@click.option("--steps", default=100, show_default=True, help="That are timed.")
 @click.option("--threads", type=int, help="[default: PyTorch's]")
 def main(precision: str, batch_size: int, steps: int, threads: int | None) -> None:
     """Prints images a second."""
