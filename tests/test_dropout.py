@@ -53,10 +53,13 @@ def test_otherwise_nothing_is_dropped(rate, training):
     np.testing.assert_array_equal(ExactDropout(rate)(images, training=training), images)
 
 
-def test_a_number_of_images_that_is_not_known_beforehand_is_fine():
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_number_of_images_that_is_not_known_beforehand_is_fine(jit_compile):
     layer = ExactDropout(0.5, seed=0)
     call = tf.function(
-        lambda images: layer(images, training=True), input_signature=[tf.TensorSpec([None, 3])]
+        lambda images: layer(images, training=True),
+        input_signature=[tf.TensorSpec([None, 3])],
+        jit_compile=jit_compile,
     )
     assert {len(call(tf.ones([count, 3]))) for count in (1, 2, 5)} == {1, 2, 5}
 
