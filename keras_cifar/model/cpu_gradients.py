@@ -7,8 +7,11 @@ import tensorflow as tf
 from keras import layers
 
 # With fewer, and so larger images, the gradient of oneDNN itself is the faster one.
-_MANY_CHANNELS = 128
-_MANY_FILTERS = 256
+_MANY_CHANNELS = 64
+_MANY_FILTERS = 128
+# A quarter of the images at a time stays in the cache between transposition and convolution. Of
+# 128 images with 128 channels of 16x16 pixels: 25.6 ms as one, 23.6 in 4 parts, 23.4 in 16.
+_PARTS = 4
 
 
 def use_cpu_gradients(model: keras.Model) -> None:
@@ -62,24 +65,36 @@ def _kernel_gradient(images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     in each channel. So a neighbouring pixel is as many pixels away as there are channels, and only
     one transposition of a matrix is needed.
     """
-    images = _even_number(images)
-    count, height, width, channels = keras.ops.shape(images)
-    rows = tf.transpose(tf.reshape(images, [count, height * width * channels]))
-    gradient = tf.nn.conv2d(
-        tf.reshape(rows, [1, height, width * channels, count]),
-        tf.transpose(_even_number(upstream), [1, 2, 0, 3]),
-        1,
-        [[0, 0], [1, 1], [channels, channels], [0, 0]],
-        dilations=[1, channels],
-    )
-    return tf.reshape(gradient, [3, 3, channels, upstream.shape[-1]])
+    images, upstream = _in_parts(images), _in_parts(upstream)
+    _, count, height, width, channels = keras.ops.shape(images)
+    rows = tf.transpose(tf.reshape(images, [_PARTS, count, height * width * channels]), [0, 2, 1])
+    rows = tf.reshape(rows, [_PARTS, height, width * channels, count])
+    kernels = tf.transpose(upstream, [0, 2, 3, 1, 4])
+    gradients = [
+        tf.nn.conv2d(
+            rows[part : part + 1],
+            kernels[part],
+            1,
+            [[0, 0], [1, 1], [channels, channels], [0, 0]],
+            dilations=[1, channels],
+        )
+        for part in range(_PARTS)
+    ]
+    gradient = tf.add_n([tf.cast(gradient, tf.float32) for gradient in gradients])
+    return tf.reshape(tf.cast(gradient, images.dtype), [3, 3, channels, upstream.shape[-1]])
 
 
-def _even_number(images: tf.Tensor) -> tf.Tensor:
-    """Adds an image of zeros to an odd number of them.
+def _in_parts(images: tf.Tensor) -> tf.Tensor:
+    """Adds images of zeros, so that each part has the same even number of them.
 
     oneDNN takes bfloat16 channels, which images are here, in pairs. With an odd number it reads on
     behind the last one: NaN times 0, where that is what memory holds. (Not in one `tf.pad` with the
     borders: TensorFlow 2.21 fuses that with the convolution and forgets the channels.)
+
+    Returns:
+        (parts, images of a part, height, width, channels).
     """
-    return tf.pad(images, [[0, keras.ops.shape(images)[0] % 2], [0, 0], [0, 0], [0, 0]])
+    count, *shape = keras.ops.shape(images)
+    missing = -count % (2 * _PARTS)
+    whole = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+    return tf.reshape(whole, [_PARTS, (count + missing) // _PARTS, *shape])
