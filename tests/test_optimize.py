@@ -45,8 +45,9 @@ def test_weight_decay_shrinks_kernels_by_rate_times_decay_and_nothing_else(name)
         np.testing.assert_array_equal(value, 1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_compiled_by_xla_the_updates_are_the_same(name):
+def test_compiled_by_xla_the_updates_are_the_same(name, dtype):
     random = np.random.default_rng(0)
     start, *gradients = random.normal(size=(6, 4, 3)).astype("float32")
 
@@ -55,10 +56,17 @@ def test_compiled_by_xla_the_updates_are_the_same(name):
         optimizer = build_optimizer(name, learning_rate=0.1, weight_decay=0.5, steps=20)
         optimizer.build([variable])
         change(optimizer)
-        step = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
+        # As gradients come where the arithmetic is bfloat16.
+        step = tf.function(
+            lambda gradient: optimizer.apply([tf.cast(gradient, tf.float32)], [variable])
+        )
         for gradient in gradients:
-            step(gradient)
-        calls = step.get_concrete_function(gradients[0]).graph.as_graph_def().library.function
+            step(tf.cast(gradient, dtype))
+        calls = (
+            step.get_concrete_function(tf.cast(gradients[0], dtype))
+            .graph.as_graph_def()
+            .library.function
+        )
         return variable.numpy(), any("_XlaMustCompile" in call.attr for call in calls)
 
     expected, is_compiled = trained(lambda optimizer: None)

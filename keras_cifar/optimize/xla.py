@@ -21,11 +21,16 @@ def compile_updates(optimizer: keras.optimizers.Optimizer) -> None:
     def compiled_apply(
         grads: Sequence[tf.Tensor], trainable_variables: Sequence[Any] | None = None
     ) -> None:
+        # XLA casts to float32 in the same pass.
+        before_cast = [grad.op.inputs[0] if grad.op.type == "Cast" else grad for grad in grads]
         step = tf.function(
-            lambda *grads: apply(list(grads), trainable_variables),
+            lambda *values: apply(
+                [tf.cast(value, grad.dtype) for value, grad in zip(values, grads, strict=True)],
+                trainable_variables,
+            ),
             autograph=False,
             jit_compile=True,
         )
-        step(*grads)
+        step(*before_cast)
 
     optimizer.apply = compiled_apply
