@@ -1,13 +1,16 @@
 """The article's network: six convolutions and three linear layers, 5,852,170 parameters."""
 
 import math
+from typing import Any
 
 import keras
 from keras import initializers, layers
 
 from keras_cifar.cifar10 import IMAGE_SHAPE, MEAN, NUM_CLASSES, STANDARD_DEVIATION
 from keras_cifar.model.batch_norm import FusedBatchNormalization
+from keras_cifar.model.convolution import NormalizedConv2D, PooledConv2D
 from keras_cifar.model.dropout import ExactDropout
+from keras_cifar.model.normalization import ImageNormalization
 
 
 def build_model(*, seed: int, dropout: float = 0.1, channel_dropout: float = 0.05) -> keras.Model:
@@ -28,7 +31,7 @@ def build_model(*, seed: int, dropout: float = 0.1, channel_dropout: float = 0.0
         [
             keras.Input(IMAGE_SHAPE, dtype="uint8", name="image"),
             # In the model, so that training and serving cannot scale differently.
-            layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
+            ImageNormalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
             *_block(1, channels=(3, 32, 64)),
             *_block(2, channels=(64, 128, 128)),
             # Of whole channels.
@@ -58,20 +61,18 @@ def _block(number: int, *, channels: tuple[int, int, int]) -> list[layers.Layer]
     first, middle, last = channels
     name = f"block{number}"
     return [
-        _convolution(middle, channels=first, name=f"{name}_conv1"),
+        NormalizedConv2D(middle, 3, name=f"{name}_conv1", **_options(channels=first)),
         # PyTorch's momentum 0.1 is 0.9 here.
         FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_batch_norm"),
         layers.ReLU(name=f"{name}_relu1"),
-        _convolution(last, channels=middle, name=f"{name}_conv2"),
-        layers.MaxPooling2D(2, name=f"{name}_pool"),
+        PooledConv2D(last, 3, name=f"{name}_conv2", **_options(channels=middle)),
         layers.ReLU(name=f"{name}_relu2"),
     ]
 
 
-def _convolution(filters: int, *, channels: int, name: str) -> layers.Layer:
-    return layers.Conv2D(
-        filters, 3, padding="same", name=name, **_pytorch_initializers(fan_in=9 * channels)
-    )
+def _options(*, channels: int) -> dict[str, Any]:
+    """Returns what the convolutions have in common."""
+    return {"padding": "same", **_pytorch_initializers(fan_in=9 * channels)}
 
 
 def _pytorch_initializers(*, fan_in: int) -> dict[str, initializers.Initializer]:

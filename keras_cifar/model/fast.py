@@ -11,6 +11,7 @@ from keras import layers
 from keras_cifar.cifar10 import IMAGE_SHAPE, MEAN, NUM_CLASSES, STANDARD_DEVIATION
 from keras_cifar.fast import FastMethod
 from keras_cifar.model.batch_norm import FusedBatchNormalization
+from keras_cifar.model.normalization import ImageNormalization
 from keras_cifar.model.residual import Residual
 from keras_cifar.model.whitening import PATCH_SIZE
 
@@ -44,7 +45,7 @@ def build_model(
     model = keras.Sequential(
         [
             keras.Input(image_shape, dtype="uint8", name="image"),
-            layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
+            ImageNormalization(mean=MEAN, variance=variance, dtype="float32", name="normalize"),
             # What hardly varies is blown up, and with it the rounding of half precision.
             layers.Conv2D(_WHITENING_FILTERS, PATCH_SIZE, dtype="float32", name="whitening"),
             layers.Activation(ACTIVATION, name="whitening_activation"),

@@ -1,5 +1,7 @@
 """Trained classifier -> the same function in fewer operations, for inference alone."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -9,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_cifar.cifar10 import IMAGE_SHAPE
+from keras_cifar.model.convolution import NormalizedConv2D, PooledConv2D
 from keras_cifar.model.tta import with_views
 
 
@@ -79,8 +82,7 @@ def _image() -> keras.KerasTensor:
 def _steps(model: keras.Sequential) -> list[_Step]:
     """Reads the layers front to back; what can be folded joins the step before it."""
     steps: list[_Step] = []
-    for layer in model.layers:
-        step = _step(layer)
+    for step in itertools.chain.from_iterable(map(_steps_of, model.layers)):
         if issubclass(step.kind, layers.Dropout):
             continue
         place = _convolution_before(step, steps)
@@ -93,15 +95,20 @@ def _steps(model: keras.Sequential) -> list[_Step]:
     return steps
 
 
-def _step(layer: layers.Layer) -> _Step:
+def _steps_of(layer: layers.Layer) -> Iterator[_Step]:
     if isinstance(layer, layers.Normalization) and not layer.invert:
         # Its mean may be a weight, a setting or neither any more; numbers are easier to go on with.
         mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
         scale = 1 / np.sqrt(variance)
         config = {"scale": scale.tolist(), "offset": (-mean * scale).tolist()}
-        return _Step(layers.Rescaling, {"name": layer.name, **config}, [])
+        yield _Step(layers.Rescaling, {"name": layer.name, **config}, [])
+        return
     weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
-    return _Step(type(layer), layer.get_config(), weights)
+    # What these add to Keras's is for training.
+    is_special = isinstance(layer, NormalizedConv2D | PooledConv2D)
+    yield _Step(layers.Conv2D if is_special else type(layer), layer.get_config(), weights)
+    if isinstance(layer, PooledConv2D):
+        yield _Step(layers.MaxPooling2D, {"name": f"{layer.name}_pool"}, [])
 
 
 def _convolution_before(step: _Step, steps: list[_Step]) -> int:

@@ -8,7 +8,9 @@ import keras
 
 # Register the layers under the names that model files call them by.
 import keras_cifar.model.batch_norm
+import keras_cifar.model.convolution
 import keras_cifar.model.dropout
+import keras_cifar.model.normalization
 import keras_cifar.model.residual  # noqa: F401
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES
 
