@@ -432,12 +432,12 @@ def test_a_kit_is_not_overwritten(refused, exported, tmp_path):
 
 def test_a_learning_rate_that_diverges_ends_the_run_in_one_line(command, tmp_path):
     run = RunDir(tmp_path / "run")
-    result = command(*TINY, "--epochs", 1, "--learning-rate", 1e30, "--run-dir", run.path)
+    result = command(*TINY, "--epochs", 1, "--learning-rate", 1e38, "--run-dir", run.path)
     assert result.returncode == 1
     assert result.stdout == ""
     assert re.fullmatch(
         r"Error: Training diverged: the loss is (nan|inf) in epoch 1, .+\. "
-        r"Try a lower --learning-rate; it was 1e\+30\.",
+        r"Try a lower --learning-rate; it was 1e\+38\.",
         result.stderr.splitlines()[-1],
     )
     assert "Traceback" not in result.stderr
