@@ -62,11 +62,8 @@ def test_compiled_by_xla_the_updates_are_the_same(name, dtype):
         )
         for gradient in gradients:
             step(tf.cast(gradient, dtype))
-        calls = (
-            step.get_concrete_function(tf.cast(gradients[0], dtype))
-            .graph.as_graph_def()
-            .library.function
-        )
+        graph = step.get_concrete_function(tf.cast(gradients[0], dtype)).graph
+        calls = graph.as_graph_def().library.function
         return variable.numpy(), any("_XlaMustCompile" in call.attr for call in calls)
 
     expected, is_compiled = trained(lambda optimizer: None)

@@ -1,7 +1,6 @@
 """The article's network: six convolutions and three linear layers, 5,852,170 parameters."""
 
 import math
-from typing import Any
 
 import keras
 from keras import initializers, layers
@@ -61,18 +60,19 @@ def _block(number: int, *, channels: tuple[int, int, int]) -> list[layers.Layer]
     first, middle, last = channels
     name = f"block{number}"
     return [
-        NormalizedConv2D(middle, 3, name=f"{name}_conv1", **_options(channels=first)),
+        _convolution(NormalizedConv2D, middle, channels=first, name=f"{name}_conv1"),
         # PyTorch's momentum 0.1 is 0.9 here.
         FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_batch_norm"),
         layers.ReLU(name=f"{name}_relu1"),
-        PooledConv2D(last, 3, name=f"{name}_conv2", **_options(channels=middle)),
+        _convolution(PooledConv2D, last, channels=middle, name=f"{name}_conv2"),
         layers.ReLU(name=f"{name}_relu2"),
     ]
 
 
-def _options(*, channels: int) -> dict[str, Any]:
-    """Returns what the convolutions have in common."""
-    return {"padding": "same", **_pytorch_initializers(fan_in=9 * channels)}
+def _convolution(
+    kind: type[layers.Conv2D], filters: int, *, channels: int, name: str
+) -> layers.Layer:
+    return kind(filters, 3, padding="same", name=name, **_pytorch_initializers(fan_in=9 * channels))
 
 
 def _pytorch_initializers(*, fan_in: int) -> dict[str, initializers.Initializer]:

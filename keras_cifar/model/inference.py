@@ -1,6 +1,5 @@
 """Trained classifier -> the same function in fewer operations, for inference alone."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -82,7 +81,7 @@ def _image() -> keras.KerasTensor:
 def _steps(model: keras.Sequential) -> list[_Step]:
     """Reads the layers front to back; what can be folded joins the step before it."""
     steps: list[_Step] = []
-    for step in itertools.chain.from_iterable(map(_steps_of, model.layers)):
+    for step in (step for layer in model.layers for step in _steps_of(layer)):
         if issubclass(step.kind, layers.Dropout):
             continue
         place = _convolution_before(step, steps)
@@ -105,8 +104,9 @@ def _steps_of(layer: layers.Layer) -> Iterator[_Step]:
         return
     weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
     # What these add to Keras's is for training.
-    is_special = isinstance(layer, NormalizedConv2D | PooledConv2D)
-    yield _Step(layers.Conv2D if is_special else type(layer), layer.get_config(), weights)
+    is_for_training = isinstance(layer, NormalizedConv2D | PooledConv2D)
+    kind = layers.Conv2D if is_for_training else type(layer)
+    yield _Step(kind, layer.get_config(), weights)
     if isinstance(layer, PooledConv2D):
         yield _Step(layers.MaxPooling2D, {"name": f"{layer.name}_pool"}, [])
 
