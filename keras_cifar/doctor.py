@@ -14,10 +14,10 @@ import keras
 import tensorflow as tf
 
 from keras_cifar.cifar10 import CIFAR10
-from keras_cifar.config import RUNS, newest_run
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.read import dataset_folder, is_prepared
-from keras_cifar.precision import cpu_flags, cpu_model, pick_precision
+from keras_cifar.machine import cpu_flags, cpu_model, pick_precision
+from keras_cifar.run_dir import RUNS, newest_run
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
 # A module of each extra, which is there only if the extra is.

@@ -9,15 +9,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from keras_cifar.atomic import replacing
 from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, NUM_CLASSES
-from keras_cifar.config import SPLITS, RunDir, TrainConfig
+from keras_cifar.config import SPLITS, TrainConfig
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
+from keras_cifar.files import replacing
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
 from keras_cifar.model.tta import with_views
+from keras_cifar.run_dir import RunDir
 
 Split = Literal["test", "validation", "train"]
 # Guo et al., On Calibration of Modern Neural Networks (2017), section 3 and table 1.

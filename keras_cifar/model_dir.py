@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_cifar.atomic import TEMPORARY, remove_unfinished, sync, umask
+from keras_cifar.files import TEMPORARY, remove_unfinished, sync, umask
 
 # By format, the file that makes a folder a version of it.
 FORMAT_FILES = {"saved_model": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}

@@ -13,11 +13,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from keras_cifar.atomic import replacing
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE
-from keras_cifar.config import RunDir
 from keras_cifar.data.examples import Examples
+from keras_cifar.files import replacing
 from keras_cifar.history import History, read_history
+from keras_cifar.run_dir import RunDir
 
 SUFFIXES = (".png", ".svg", ".pdf")
 IMAGES_PER_CLASS = 10

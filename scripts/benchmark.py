@@ -23,8 +23,9 @@ from pathlib import Path
 
 import click
 
-from keras_cifar.config import RECIPES, RunDir, TrainConfig
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.config import RECIPES, TrainConfig
+from keras_cifar.machine import start_tensorflow
+from keras_cifar.run_dir import RunDir
 
 start_tensorflow()
 
@@ -39,7 +40,7 @@ from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.pipeline import eval_batches, train_batches  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
-from keras_cifar.precision import cpu_model, pick_precision  # noqa: E402
+from keras_cifar.machine import cpu_model, pick_precision  # noqa: E402
 from keras_cifar.train.fit import compile_model, fit  # noqa: E402
 
 TORCH_ARTICLE = Path(__file__).with_name("torch_article.py")

@@ -26,8 +26,8 @@ from typing import Any
 import click
 
 from keras_cifar.cifar10 import SAMPLE
-from keras_cifar.config import RunDir
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.machine import start_tensorflow
+from keras_cifar.run_dir import RunDir
 
 # How long a round of one contender takes, about.
 ROUND_SECONDS = 0.5
@@ -147,7 +147,7 @@ def load_images() -> Any:
 
 def describe() -> str:
     """Returns what the figures depend on."""
-    from keras_cifar.precision import cpu_model
+    from keras_cifar.machine import cpu_model
 
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("tensorflow", "keras", "onnxruntime")

@@ -234,10 +234,10 @@ def write_questions(
 
 def describe() -> str:
     """Returns what the figures depend on."""
-    from keras_cifar.startup import start_tensorflow
+    from keras_cifar.machine import start_tensorflow
 
     start_tensorflow()
-    from keras_cifar.precision import cpu_model
+    from keras_cifar.machine import cpu_model
 
     names = ("tensorflow", "grpcio", "protobuf", "uvicorn", "uvloop", "httptools")
     packages = ", ".join(f"{name} {version(name)}" for name in names)

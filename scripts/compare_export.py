@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RunDir
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.machine import start_tensorflow
+from keras_cifar.run_dir import RunDir
 
 start_tensorflow()
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_cifar.config import RunDir
 from keras_cifar.data.examples import Examples
-from keras_cifar.precision import cpu_model, pick_precision
+from keras_cifar.machine import cpu_model, pick_precision
+from keras_cifar.run_dir import RunDir
 
 KERAS_CIFAR = (sys.executable, "-m", "keras_cifar")
 TORCH_AIRBENCH = Path(__file__).with_name("torch_airbench.py")

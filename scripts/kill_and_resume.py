@@ -19,9 +19,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from keras_cifar.config import RunDir
 from keras_cifar.history import COLUMNS, read_history
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.machine import start_tensorflow
+from keras_cifar.run_dir import RunDir
 
 start_tensorflow()
 

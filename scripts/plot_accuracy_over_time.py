@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from keras_cifar.cifar10 import CIFAR10
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.machine import start_tensorflow
 
 start_tensorflow()
 
@@ -30,8 +30,8 @@ from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.data.split import split_stratified  # noqa: E402
 from keras_cifar.evaluate import evaluate  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
+from keras_cifar.machine import cpu_model  # noqa: E402
 from keras_cifar.plot import COLOURS, STYLE, check_path, save  # noqa: E402
-from keras_cifar.precision import cpu_model  # noqa: E402
 
 VALIDATION_FRACTION = 0.2
 SEED = 0

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import settings
 
 from keras_cifar.cifar10 import CIFAR10, SAMPLE
-from keras_cifar.config import RunDir
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.machine import start_tensorflow
+from keras_cifar.run_dir import RunDir
 
 start_tensorflow()
 # A shell lets what it starts with "&" ignore Ctrl-C, and the processes of the tests inherit that.

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from keras_cifar.cli import main
-from keras_cifar.config import RunDir
-from keras_cifar.lock import locked
+from keras_cifar.files import locked
+from keras_cifar.run_dir import RunDir
 
 # 200 images and one step an epoch.
 TINY = ("train", "--dataset", "sample", "--validation-fraction", "0.9")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.cli import main
-from keras_cifar.config import RunDir
+from keras_cifar.run_dir import RunDir
 
 # 200 images, so a step or a few an epoch.
 TINY = ("train", "--dataset", "sample", "--validation-fraction", "0.9")

@@ -22,7 +22,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.client import predict_files, prepare_image
-from keras_cifar.config import RunDir
 from keras_cifar.evaluate import evaluate
 from keras_cifar.export import export, saved_model
 from keras_cifar.model.article import build_model
@@ -30,6 +29,7 @@ from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.tta import with_views
 from keras_cifar.model_dir import versions
+from keras_cifar.run_dir import RunDir
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"

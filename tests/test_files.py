@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.atomic import naming, remove_unfinished, replacing
-from keras_cifar.lock import locked
+from keras_cifar.files import locked, naming, remove_unfinished, replacing
 
 
 def test_a_file_is_replaced_when_the_block_ends_well(tmp_path):
@@ -61,7 +60,7 @@ def test_a_new_file_has_the_permissions_that_the_user_set(tmp_path):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     code = (
         "import os, pathlib, signal\n"
-        "from keras_cifar.atomic import replacing\n"
+        "from keras_cifar.files import replacing\n"
         f"with replacing(pathlib.Path({str(tmp_path)!r}) / 'a.txt') as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -79,7 +78,7 @@ def holding(path: Path) -> "subprocess.Popen[str]":
     """A process that holds the lock until its stdin closes."""
     code = (
         "import pathlib, sys\n"
-        "from keras_cifar.lock import locked\n"
+        "from keras_cifar.files import locked\n"
         f"with locked(pathlib.Path({str(path)!r}), when_busy=sys.exit):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -17,18 +17,9 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("cli", "__main__"),
     ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
-    ("data", "model", "optimize", "precision", "image", "history", "model_dir", "tf1_loader"),
-    (
-        "image_header",
-        "lock",
-        "atomic",
-        "startup",
-        "failures",
-        "config",
-        "folder",
-        "package_versions",
-    ),
-    ("cifar10", "fast", "serving"),
+    ("data", "model", "optimize", "image", "history", "model_dir", "tf1_loader", "run_dir"),
+    ("image_header", "config"),
+    ("cifar10", "fast", "serving", "machine", "files", "errors"),
 )
 COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")
 

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from keras_cifar.config import RunDir
 from keras_cifar.data.examples import Examples
 from keras_cifar.history import read_history
 from keras_cifar.plot import _history_figure, draw_grid, draw_history
+from keras_cifar.run_dir import RunDir
 
 HEADER = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n"
 THREE = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_cifar.precision import pick_precision, precision_of_cpu, precision_of_gpu
+from keras_cifar.machine import pick_precision, precision_of_cpu, precision_of_gpu
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.config import RECIPES, RunDir, TrainConfig, settings_dict
+from keras_cifar.config import RECIPES, TrainConfig, settings_dict
 from keras_cifar.history import read_history
+from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, resume, train
 from keras_cifar.train.fit import compile_model
 
@@ -37,9 +38,10 @@ def assert_same_end(run_dir, unbroken):
 def train_and_stop(run_dir, config, *, epoch):
     """Trains until the checkpoint of `epoch` is there, in a process that then kills itself."""
     code = (
-        "import os, pathlib, signal, keras_cifar.startup\n"
-        "keras_cifar.startup.start_tensorflow()\n"
-        "from keras_cifar.config import RunDir, TrainConfig\n"
+        "import os, pathlib, signal, keras_cifar.machine\n"
+        "keras_cifar.machine.start_tensorflow()\n"
+        "from keras_cifar.config import TrainConfig\n"
+        "from keras_cifar.run_dir import RunDir\n"
         "from keras_cifar.train import checkpoint, train\n"
         "save = checkpoint.save\n"
         "def save_and_die(folder, *, model, progress):\n"

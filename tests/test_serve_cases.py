@@ -29,9 +29,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_cifar.config import RunDir
 from keras_cifar.export import export
 from keras_cifar.model.load import load_model
+from keras_cifar.run_dir import RunDir
 from keras_cifar.serve.tensors import to_proto
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
 from keras_cifar.cli import main
-from keras_cifar.failures import TERMINATED
+from keras_cifar.cli.exits import TERMINATED
 from keras_cifar.serving import WARMUP_FILE
 
 FREE = ("--rest-port", 0, "--grpc-port", 0)

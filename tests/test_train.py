@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import CIFAR10
-from keras_cifar.config import RECIPES, RunDir, TrainConfig, settings_dict
+from keras_cifar.config import RECIPES, TrainConfig, settings_dict
 from keras_cifar.data.pipeline import train_batches
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.history import COLUMNS, read_history
+from keras_cifar.machine import pick_precision
 from keras_cifar.model.load import load_model
-from keras_cifar.precision import pick_precision
+from keras_cifar.run_dir import RunDir
 from keras_cifar.train import resume, train
 from keras_cifar.train.fit import compile_model, fit
 
@@ -155,7 +156,8 @@ import pathlib, tensorflow as tf
 cpu, = tf.config.list_physical_devices("CPU")
 halves = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, halves)
-from keras_cifar.config import RunDir, TrainConfig
+from keras_cifar.config import TrainConfig
+from keras_cifar.run_dir import RunDir
 from keras_cifar.train import train
 for strategy in ("single", "mirrored"):
     config = TrainConfig(dataset="sample", epochs=3, precision="float32", strategy=strategy)

@@ -3,12 +3,12 @@
 import click
 
 from keras_cifar.cli.data import data
+from keras_cifar.cli.exits import Group
 from keras_cifar.cli.look import doctor, evaluate, plot
 from keras_cifar.cli.predict import predict
 from keras_cifar.cli.publish import deploy, export
 from keras_cifar.cli.serve import serve
 from keras_cifar.cli.train import train
-from keras_cifar.failures import Group
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

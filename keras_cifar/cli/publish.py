@@ -8,10 +8,10 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, tta_option, wrong_usage
-from keras_cifar.config import RunDir, newest_run
+from keras_cifar.machine import start_tensorflow
 from keras_cifar.model_dir import FORMATS, MAX_VERSION
+from keras_cifar.run_dir import RunDir, newest_run
 from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, MODEL_NAME, default_image
-from keras_cifar.startup import start_tensorflow
 
 # What a format needs and only its extra, of the same name, brings.
 _MODULES = {

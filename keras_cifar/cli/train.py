@@ -23,14 +23,12 @@ from keras_cifar.config import (
     OPTIMIZERS,
     PRECISIONS,
     RECIPE_NAMES,
-    RUNS,
     STRATEGIES,
-    RunDir,
     TrainConfig,
-    newest_run,
     settings_dict,
 )
-from keras_cifar.startup import start_tensorflow
+from keras_cifar.machine import start_tensorflow
+from keras_cifar.run_dir import RUNS, RunDir, newest_run
 
 
 @click.command()

@@ -20,6 +20,7 @@ from keras_cifar.client.errors import (
     UntrustedServerError,
 )
 from keras_cifar.client.server import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, MAX_ATTEMPTS
+from keras_cifar.errors import root_cause
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse  # which urllib3 1.26 calls otherwise
@@ -91,9 +92,7 @@ def request_fault(
     error: requests.RequestException, *, timeout_seconds: float
 ) -> tuple[type[ServerError], str]:
     """Returns what went wrong on the way to an answer, or within it."""
-    cause: BaseException = error
-    while inner := cause.__cause__ or cause.__context__:
-        cause = inner
+    cause = root_cause(error)
     reason = getattr(cause, "strerror", None) or str(cause)
     if isinstance(error, requests.exceptions.SSLError):
         return UntrustedServerError, reason

@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from keras_cifar.client.batches import MAX_IMAGE_BYTES, answer_each, check_encoded, in_batches
 from keras_cifar.client.prediction import Answer, Predict, Refusal, ranked, require_finite
-from keras_cifar.config import RunDir
+from keras_cifar.errors import first_line
 from keras_cifar.image import image_from_bytes
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
 from keras_cifar.model_dir import FORMAT_FILES, version_format, versions
+from keras_cifar.run_dir import RunDir
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE
 
 _KERAS_BATCH_SIZE = 500
@@ -65,7 +66,7 @@ def _load_signature(folder: Path) -> Any:
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     except (OSError, RuntimeError, TypeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise OSError(f"{folder}: a damaged SavedModel ({reason}). Export it again.") from error
     if BYTES_SIGNATURE not in signatures:
         raise OSError(

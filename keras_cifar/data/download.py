@@ -14,6 +14,7 @@ import urllib3
 
 from keras_cifar.data.part import Part
 from keras_cifar.data.progress import with_progress
+from keras_cifar.errors import root_cause
 
 _CHUNK_BYTES = 1 << 16
 
@@ -116,13 +117,7 @@ def _network_errors(url: str, *, timeout_seconds: float) -> Iterator[None]:
     except (requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
         raise DownloadError(f"{url}: {error}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _TryAgainError(f"the connection failed ({_root_cause(error)})") from error
-
-
-def _root_cause(error: BaseException) -> str:
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return str(error)
+        raise _TryAgainError(f"the connection failed ({root_cause(error)})") from error
 
 
 def _is_complete(response: requests.Response, *, part: Part) -> bool:

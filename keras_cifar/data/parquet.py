@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES, DatasetFacts, SplitFacts
 from keras_cifar.data.examples import Examples, Splits
 from keras_cifar.data.options import without_autotune
+from keras_cifar.errors import first_line
 
 # A PNG of a 32x32 image has at most this many bytes, the columns beside it included.
 _MAX_BYTES_PER_EXAMPLE = 8192
@@ -48,7 +49,7 @@ def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
         labels = table["label"].to_numpy()
         return Examples(_decode_pngs(pngs), _checked_labels(labels))
     except _DAMAGED as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({reason}).") from error
 
 

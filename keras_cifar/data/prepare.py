@@ -14,7 +14,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.fetch import SOURCES, fetch_archive, fetch_first
 from keras_cifar.data.read import dataset_folder, is_prepared, read_split
 from keras_cifar.data.write import remove_unfinished_folders, write_folder
-from keras_cifar.lock import locked
+from keras_cifar.files import locked
 
 _SHIPPED = Path(__file__).parent / "sample"
 _PATIENCE = Limits()

@@ -11,6 +11,7 @@ from google.protobuf.json_format import ParseError
 from keras_cifar.cifar10 import DatasetFacts
 from keras_cifar.data.examples import Examples, check, in_canonical_order
 from keras_cifar.data.options import without_autotune
+from keras_cifar.errors import first_line
 
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, ParseError, tf.errors.OpError)
@@ -44,7 +45,7 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
         examples, digest = in_canonical_order(_decode(folder, split=split))
         check(examples, digest, facts=getattr(dataset, split))
     except _DAMAGED as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise OSError(
             f"{folder}: the {split} split is damaged or is not {dataset.name} ({reason}). "
             "Move that folder away and prepare it anew: keras-cifar data"

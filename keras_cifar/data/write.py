@@ -14,10 +14,11 @@ import click
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_cifar.atomic import TEMPORARY
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.data.examples import Examples, Splits
 from keras_cifar.data.read import dataset_folder, read_split
+from keras_cifar.errors import first_line
+from keras_cifar.files import TEMPORARY
 
 
 def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_prefix: str) -> Path:
@@ -48,7 +49,7 @@ def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_pr
             folder.parent.mkdir(exist_ok=True)
             unfinished.replace(folder)
     except (OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise OSError(
             f"{folder}: could not be written ({reason}). "
             "Make room or give another folder with --data-dir."

@@ -8,8 +8,7 @@ import string
 from pathlib import Path
 from typing import Literal
 
-from keras_cifar.atomic import replacing
-from keras_cifar.folder import require_writable
+from keras_cifar.files import replacing, require_writable
 from keras_cifar.model_dir import version_format, versions
 from keras_cifar.serving import BATCHING, DEVICES, METRICS_PATH, MODEL_NAME, default_image
 

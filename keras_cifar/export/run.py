@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_cifar.atomic import naming
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
-from keras_cifar.config import RunDir
 from keras_cifar.data.prepare import load
+from keras_cifar.errors import first_line
 from keras_cifar.export import litert, onnx, saved_model
 from keras_cifar.export.warmup import write_warmup
-from keras_cifar.folder import require_writable
+from keras_cifar.files import naming, require_writable
+from keras_cifar.machine import package_versions
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
@@ -34,7 +34,7 @@ from keras_cifar.model_dir import (
     refuse_other_formats,
     unfinished_version,
 )
-from keras_cifar.package_versions import package_versions
+from keras_cifar.run_dir import RunDir
 from keras_cifar.serving import EXPORT_PRECISIONS, ORIGIN_FILE
 
 # Largest difference of a probability from the Keras model's that is published.
@@ -183,7 +183,7 @@ def _as_os_error(model_dir: Path) -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(model_dir)) from error
     except tf.errors.OpError as error:
-        reason = error.message.strip().splitlines()[0]
+        reason = first_line(error)
         raise OSError(f"{model_dir}: the model cannot be written ({reason}).") from error
 
 

@@ -13,6 +13,7 @@ import keras_cifar.model.dropout
 import keras_cifar.model.normalization
 import keras_cifar.model.residual  # noqa: F401
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES
+from keras_cifar.errors import first_line
 
 _REMEDY = "Name a model.keras, or the folder of a run, that keras-cifar train wrote."
 
@@ -37,7 +38,7 @@ def load_model(path: Path) -> keras.Model:
     try:
         model = keras.models.load_model(path, compile=False)
     except _LOAD_ERRORS as error:
-        raise OSError(f"{path}: not a Keras model ({_first_line(error)}). {_REMEDY}") from error
+        raise OSError(f"{path}: not a Keras model ({first_line(error)}). {_REMEDY}") from error
     _check_shapes(model, path=path)
     return model
 
@@ -54,11 +55,6 @@ _LOAD_ERRORS = (
     ValueError,
     zipfile.BadZipFile,
 )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" .:") if lines else type(error).__name__
 
 
 def _check_shapes(model: keras.Model, *, path: Path) -> None:

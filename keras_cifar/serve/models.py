@@ -12,9 +12,9 @@ from pathlib import Path
 import tensorflow as tf
 from grpc import StatusCode
 
-from keras_cifar.config import RunDir
-from keras_cifar.failures import described
+from keras_cifar.errors import described
 from keras_cifar.model_dir import versions
+from keras_cifar.run_dir import RunDir
 from keras_cifar.serve.config import ModelConfig
 from keras_cifar.serve.errors import ServingError, from_tensorflow, invalid
 from keras_cifar.serve.servable import Runtime, Servable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_cifar.failures import described
+from keras_cifar.errors import described
 from keras_cifar.serve.config import read_models
 from keras_cifar.serve.errors import ServingError
 from keras_cifar.serve.models import Models

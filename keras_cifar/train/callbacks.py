@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_cifar.atomic import replacing
-from keras_cifar.config import RunDir
+from keras_cifar.files import replacing
 from keras_cifar.history import COLUMNS, write_history
+from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.checkpoint import Progress
 

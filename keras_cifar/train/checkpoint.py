@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_cifar.atomic import TEMPORARY, replacing
+from keras_cifar.files import TEMPORARY, replacing
 
 # The newest and the one before it, to fall back on.
 KEPT = 2

@@ -8,11 +8,12 @@ import click
 import keras
 import tensorflow as tf
 
-from keras_cifar.config import RunDir, TrainConfig
+from keras_cifar.config import TrainConfig
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
 from keras_cifar.model.cpu_gradients import use_cpu_gradients
+from keras_cifar.run_dir import RunDir
 from keras_cifar.train import article, checkpoint, fast
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress

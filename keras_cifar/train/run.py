@@ -12,14 +12,12 @@ from typing import Literal
 import click
 import tensorflow as tf
 
-from keras_cifar.atomic import remove_unfinished, replacing
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RECIPE_STRATEGIES, RunDir, TrainConfig, settings_dict
+from keras_cifar.config import RECIPE_STRATEGIES, TrainConfig, settings_dict
 from keras_cifar.data.prepare import load
-from keras_cifar.folder import require_writable
-from keras_cifar.lock import locked
-from keras_cifar.package_versions import package_versions
-from keras_cifar.precision import cpu_model, pick_precision
+from keras_cifar.files import locked, remove_unfinished, replacing, require_writable
+from keras_cifar.machine import cpu_model, package_versions, pick_precision
+from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.fit import Outcome, fit
 

@@ -1,9 +1,10 @@
 """How a command ends that cannot go on: one line and an exit code; a bug keeps its traceback."""
 
-import os
 import signal
 
 import click
+
+from keras_cifar.errors import described
 
 # What a shell reports for a process that a signal ended: 128 + its number.
 INTERRUPTED = 128 + signal.SIGINT
@@ -41,10 +42,3 @@ def _raise_terminated(*_: object) -> None:
 def _one_line(error: OSError) -> str:
     text = described(error)
     return text if text == str(error) else f"{text}."
-
-
-def described(error: OSError) -> str:
-    """Returns a failure of the file system in one line: which file, and what is wrong with it."""
-    if error.filename is None or error.strerror is None:
-        return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"

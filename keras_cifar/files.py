@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, folders that are writable, and locks."""
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,3 +66,39 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, *, name: str) -> None:
+    """Refuses a folder that cannot be made or written to.
+
+    Args:
+        path: of the folder, which need not exist.
+        name: what the user calls it, for the error.
+
+    Raises:
+        OSError: it, or what it would be in, is a file or not writable.
+    """
+    present = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not present.is_dir():
+        raise NotADirectoryError(f"{present}: is not a folder. Name another {name}.")
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise PermissionError(f"{present}: is not writable. Name another {name}.")
+
+
+@contextmanager
+def locked(path: Path, *, when_busy: Callable[[], object]) -> Iterator[None]:
+    """Holds the lock file `path` for the block; the system lets go of it when the process ends.
+
+    Args:
+        path: made where it is missing, and left there: removing it would let two processes
+            lock two files of the same name.
+        when_busy: called if a living process holds the lock. It may raise; if it returns, the
+            lock is waited for.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            when_busy()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,23 @@
+"""How errors speak: the one line of a failure that a person reads."""
+
+import os
+
+
+def described(error: OSError) -> str:
+    """Returns a failure of the file system in one line: which file, and what is wrong with it."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says, without its full stop, or else its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" .:") if lines else type(error).__name__
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Returns what an error of the network came from: libraries wrap it several times."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return error
