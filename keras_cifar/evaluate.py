@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, NUM_CLASSES
-from keras_cifar.config import SPLITS, TrainConfig
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.files import replacing
 from keras_cifar.model.load import load_model
-from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model.logits import log_softmax, predict_logits
 from keras_cifar.model.tta import with_views
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir
 
 Split = Literal["test", "validation", "train"]
@@ -132,7 +133,7 @@ def evaluate(
         OSError: run, model or data are missing or damaged.
         FloatingPointError: the model's training had diverged.
     """
-    settings = run_dir.read_settings()
+    settings = run_dir.read_record().settings
     _check_split(split, settings=settings)
     model = with_views(load_model(run_dir.require_model()), views)
     examples = _examples(split, settings=settings, data_dir=data_dir)

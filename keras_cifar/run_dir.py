@@ -1,13 +1,31 @@
 """A run on disk: the names of its files, and its settings."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from keras_cifar.config import TrainConfig
+from keras_cifar.files import replacing
+from keras_cifar.recipes import TrainConfig
 
 RUNS = Path("runs")
+
+
+class RunRecord(NamedTuple):
+    """What config.json holds of a run.
+
+    Attributes:
+        settings: without "auto".
+        versions: of Python and the packages that computed, by name.
+        device: that it was started on.
+    """
+
+    settings: TrainConfig
+    versions: dict[str, str]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -63,8 +81,8 @@ class RunDir:
             self.tensorboard,
         )
 
-    def read_config(self) -> dict[str, Any]:
-        """Returns config.json: {"settings": {...}, "versions": {...}, "device": ...}.
+    def read_record(self) -> RunRecord:
+        """Returns what config.json holds.
 
         Raises:
             OSError: it is missing or is not what `train` writes.
@@ -76,14 +94,18 @@ class RunDir:
             )
         try:
             document = json.loads(self.config.read_text())
-            TrainConfig(**document["settings"])
+            settings = TrainConfig(**document["settings"])
         except (ValueError, TypeError, KeyError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
-        return {"versions": {}, "device": "an unknown device", **document}
+        return RunRecord(
+            settings, document.get("versions", {}), document.get("device", "an unknown device")
+        )
 
-    def read_settings(self) -> TrainConfig:
-        """Returns the settings of the run; raises OSError as `read_config` does."""
-        return TrainConfig(**self.read_config()["settings"])
+    def write_record(self, record: RunRecord) -> None:
+        """Writes config.json."""
+        document = {**record._asdict(), "settings": dataclasses.asdict(record.settings)}
+        with replacing(self.config) as path:
+            path.write_text(json.dumps(document, indent=2) + "\n")
 
     def require_model(self) -> Path:
         """Returns the trained model's path; raises FileNotFoundError if there is none."""

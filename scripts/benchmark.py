@@ -23,13 +23,11 @@ from pathlib import Path
 
 import click
 
-from keras_cifar.config import RECIPES, TrainConfig
 from keras_cifar.machine import start_tensorflow
+from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 
 start_tensorflow()
-
-import dataclasses  # noqa: E402
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -99,8 +97,7 @@ def described(rates: dict[str, float]) -> str:
 def main(rounds: int, epochs: int, repeat: int) -> None:
     """Prints rates and their ratios."""
     precision, reason = pick_precision()
-    config = dataclasses.replace(
-        RECIPES["article"]["sgd"],
+    config = TrainConfig(
         dataset="sample",
         validation_fraction=0.0,
         precision=precision,

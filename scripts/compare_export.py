@@ -22,7 +22,7 @@ import tensorflow as tf  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.export import saved_model  # noqa: E402
 from keras_cifar.model.load import load_model  # noqa: E402
-from keras_cifar.model.predict import log_softmax, predict_logits  # noqa: E402
+from keras_cifar.model.logits import log_softmax, predict_logits  # noqa: E402
 
 PATH = click.Path(path_type=Path, exists=True)
 BATCH_SIZE = 500

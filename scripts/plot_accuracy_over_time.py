@@ -25,12 +25,12 @@ start_tensorflow()
 import matplotlib as mpl  # noqa: E402
 from fast_runs import describe, train_keras, train_torch, write_data  # noqa: E402
 
-from keras_cifar.config import TTA_VIEWS  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.data.split import split_stratified  # noqa: E402
 from keras_cifar.evaluate import evaluate  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
 from keras_cifar.machine import cpu_model  # noqa: E402
+from keras_cifar.model import TTA_VIEWS  # noqa: E402
 from keras_cifar.plot import COLOURS, STYLE, check_path, save  # noqa: E402
 
 VALIDATION_FRACTION = 0.2

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from keras_cifar.config import RECIPES
 from keras_cifar.fast import FAST94, FAST96
 from keras_cifar.model.cpu_gradients import convolve, use_cpu_gradients
 from keras_cifar.model.fast import build_model
+
+from keras_cifar.recipes import RECIPES
 from keras_cifar.train.fit import compile_model
 
 DEEP_CONVOLUTIONS = ["block2_conv1", "block2_conv2", "block3_conv1", "block3_conv2"]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
-from keras_cifar.config import TrainConfig, settings_dict
 from keras_cifar.data.prepare import load
 from keras_cifar.evaluate import evaluate, format_table, measure
 from keras_cifar.model.article import build_model
 from keras_cifar.model.load import load_model
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cifar.config import RECIPES
 from keras_cifar.evaluate import evaluate
 from keras_cifar.history import read_history
 from keras_cifar.model.load import load_model
 from keras_cifar.model.whitening import whitening_filters
+from keras_cifar.recipes import RECIPES
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, fast, train
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_cifar.model.article import build_model
 from keras_cifar.model.load import load_model
-from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model.logits import log_softmax, predict_logits
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.config import RECIPES, TrainConfig, settings_dict
 from keras_cifar.history import read_history
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, resume, train
 from keras_cifar.train.fit import compile_model
@@ -40,7 +41,7 @@ def train_and_stop(run_dir, config, *, epoch):
     code = (
         "import os, pathlib, signal, keras_cifar.machine\n"
         "keras_cifar.machine.start_tensorflow()\n"
-        "from keras_cifar.config import TrainConfig\n"
+        "from keras_cifar.recipes import TrainConfig\n"
         "from keras_cifar.run_dir import RunDir\n"
         "from keras_cifar.train import checkpoint, train\n"
         "save = checkpoint.save\n"
@@ -175,7 +176,7 @@ def test_a_killed_run_with_adam_ends_as_if_it_had_not_been(half_precision, comma
 def test_a_killed_run_of_fast94_ends_as_if_it_had_not_been(tmp_path):
     """Killed and resumed when the whitening layer is not trained any more."""
     config = dataclasses.replace(
-        RECIPES["fast94"]["muon"],
+        TrainConfig.of("fast94"),
         **{"dataset": "sample", "validation_fraction": 0.9, "epochs": 5, "batch_size": 50},
     )
     unbroken, killed = RunDir(tmp_path / "unbroken"), RunDir(tmp_path / "killed")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import CIFAR10
-from keras_cifar.config import RECIPES, TrainConfig, settings_dict
 from keras_cifar.data.pipeline import train_batches
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.history import COLUMNS, read_history
 from keras_cifar.machine import pick_precision
 from keras_cifar.model.load import load_model
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import resume, train
 from keras_cifar.train.fit import compile_model, fit
@@ -87,7 +88,7 @@ def test_without_validation_the_last_model_is_kept(tmp_path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_32_images_can_be_learned_by_heart(optimizer, sample):
     steps = 80
-    config = dataclasses.replace(RECIPES["article"][optimizer], precision="float32")
+    config = TrainConfig.of(optimizer=optimizer, precision="float32")
     few = sample.take(np.arange(32))
     model = compile_model(config, examples=few, steps=steps)
     batches = train_batches(few, batch_size=32, seed=0, epochs=range(steps))
@@ -141,7 +142,7 @@ def test_a_part_of_the_real_data_is_learned(full_data_dir, tmp_path):
     """5,000 of the 50,000 images, 5 epochs: well above the 10 % of guessing."""
     examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(5000))
     precision, _ = pick_precision()
-    config = dataclasses.replace(RECIPES["article"]["sgd"], epochs=5, precision=precision)
+    config = TrainConfig(epochs=5, precision=precision)
     run_dir = RunDir(tmp_path)
     run_dir.checkpoint.mkdir()
     outcome = fit(config, run_dir, examples=examples, start=None, tensorboard=None)
@@ -156,7 +157,7 @@ import pathlib, tensorflow as tf
 cpu, = tf.config.list_physical_devices("CPU")
 halves = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, halves)
-from keras_cifar.config import TrainConfig
+from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import train
 for strategy in ("single", "mirrored"):

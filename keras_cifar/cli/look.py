@@ -14,8 +14,8 @@ from keras_cifar.cli.options import (
     tta_option,
     wrong_usage,
 )
-from keras_cifar.config import SPLITS
 from keras_cifar.machine import start_tensorflow
+from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, newest_run
 
 

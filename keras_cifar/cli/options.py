@@ -1,5 +1,6 @@
 """What several commands share: options, and what the user got wrong in them."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import click
 
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RECIPES, TTA_VIEWS, TrainConfig, settings_dict
+from keras_cifar.model import TTA_VIEWS
+from keras_cifar.recipes import RECIPES, TrainConfig
 
 PATH = click.Path(path_type=Path)
 data_dir_option = click.option(
@@ -33,8 +35,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def default_of(name: str) -> str:
-    """Returns the recipe's default of a setting for the help text."""
-    values = {key: getattr(config, name) for key, config in RECIPES["article"].items()}
+    """Returns the article recipe's default of a setting for the help text."""
+    optimizers = RECIPES[TrainConfig.recipe].defaults
+    values = {key: getattr(TrainConfig.of(optimizer=key), name) for key in optimizers}
     if len(set(values.values())) == 1:
         return f"  [default: {next(iter(values.values()))}]"
     return f"  [default: {', '.join(f'{value} ({key})' for key, value in values.items())}]"
@@ -47,11 +50,9 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def config_from(settings: dict[str, Any]) -> TrainConfig:
     """Returns the given settings over those of their recipe; what is wrong is wrong usage."""
-    recipe = RECIPES[settings.get("recipe", TrainConfig.recipe)]
-    # An optimizer that the recipe has not got is refused below, by TrainConfig.
-    defaults = recipe.get(settings.get("optimizer", ""), next(iter(recipe.values())))
-    with wrong_usage(**{name: option_name(name) for name in settings_dict(defaults)}):
-        return TrainConfig(**{**settings_dict(defaults), **settings})
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    with wrong_usage(**{name: option_name(name) for name in names}):
+        return TrainConfig.of(**settings)
 
 
 @contextmanager

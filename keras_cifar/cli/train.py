@@ -19,27 +19,23 @@ from keras_cifar.cli.options import (
     given,
     option_name,
 )
-from keras_cifar.config import (
-    OPTIMIZERS,
-    PRECISIONS,
-    RECIPE_NAMES,
-    STRATEGIES,
-    TrainConfig,
-    settings_dict,
-)
 from keras_cifar.machine import start_tensorflow
-from keras_cifar.run_dir import RUNS, RunDir, newest_run
+from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
+from keras_cifar.run_dir import RUNS, RunDir, RunRecord, newest_run
+
+_OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in recipe.defaults))
 
 
 @click.command()
 @click.option(
     "--recipe",
-    type=click.Choice(RECIPE_NAMES),
+    type=click.Choice(tuple(RECIPES)),
     help=f"Network and method.  [default: {TrainConfig.recipe}]",
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(OPTIMIZERS),
+    type=click.Choice(_OPTIMIZERS),
     help="SGD with Nesterov momentum, or Adam; of a fast recipe, its own.  "
     f"[default: {TrainConfig.optimizer}]",
 )
@@ -64,6 +60,14 @@ from keras_cifar.run_dir import RUNS, RunDir, newest_run
     type=click.Choice(STRATEGIES),
     help="One device, or mirrored over all of this machine." + default_of("strategy"),
 )
+@click.option(
+    "--no-accelerate",
+    "accelerate",
+    flag_value=False,
+    type=bool,
+    default=None,
+    help="Train the network's own layers, not their faster equals.",
+)
 @click.option("--run-dir", type=PATH, help="For the run's files.  [default: runs/TIME-NAME]")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --run-dir.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --run-dir holds.")
@@ -87,8 +91,10 @@ def train(
     if resume and overwrite:
         raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
     if resume:
-        run = _run_to_resume(run_dir, given(options))
-        config = run.read_settings()
+        run = RunDir(run_dir) if run_dir else newest_run()
+        record = run.read_record()
+        _refuse_other_settings(run, record, given(options))
+        config = record.settings
     else:
         config = config_from(given(options))
         run = RunDir(run_dir or _new_run_dir(config))
@@ -100,7 +106,7 @@ def train(
     log_dir = run.tensorboard if tensorboard else None
     with _saying_how_to_resume(run):
         if resume:
-            outcome = stage.resume(run, data_dir=data_dir, tensorboard=log_dir)
+            outcome = stage.resume(run, record=record, data_dir=data_dir, tensorboard=log_dir)
         else:
             existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
             outcome = stage.train(
@@ -135,14 +141,12 @@ def _saying_how_to_resume(run: RunDir) -> Iterator[None]:
         raise
 
 
-def _run_to_resume(run_dir: Path | None, settings: dict[str, Any]) -> RunDir:
-    """Returns the run to go on with; refuses settings that are not its own."""
-    run = RunDir(run_dir) if run_dir else newest_run()
-    stored = settings_dict(run.read_settings())
+def _refuse_other_settings(run: RunDir, record: RunRecord, settings: dict[str, Any]) -> None:
+    """Refuses to go on with a run by settings that are not its own."""
     for name, value in settings.items():
-        if value not in (stored[name], "auto"):
+        stored = getattr(record.settings, name)
+        if value not in (stored, "auto"):
             raise click.UsageError(
-                f"{run.path} was started with {option_name(name)} {stored[name]}, not {value}. "
+                f"{run.path} was started with {option_name(name)} {stored}, not {value}. "
                 "Resume it without that option, or train anew in another --run-dir."
             )
-    return run

@@ -15,7 +15,7 @@ from keras_cifar.client.prediction import Answer, Predict, Refusal, ranked, requ
 from keras_cifar.errors import first_line
 from keras_cifar.image import image_from_bytes
 from keras_cifar.model.load import load_model
-from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model.logits import log_softmax, predict_logits
 from keras_cifar.model_dir import FORMAT_FILES, version_format, versions
 from keras_cifar.run_dir import RunDir
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE

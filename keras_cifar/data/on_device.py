@@ -20,9 +20,6 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.options import without_autotune
 from keras_cifar.data.pipeline import shuffled
 
-# The loss of an example that was never trained on: nothing is harder.
-UNSEEN = float("inf")
-
 
 def mirror_half(images: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.uint8]:
     """Returns a copy in which half of the images, chosen at random, are mirrored.
@@ -72,28 +69,13 @@ def plan_steps(
     return plans.prefetch(2).with_options(without_autotune())
 
 
-def hardest(positions: tf.Tensor, last_losses: tf.Tensor, *, count: int) -> tf.Tensor:
-    """Returns the examples of a step that were hardest when they were last trained on.
-
-    Args:
-        positions: int64 (n,), of the examples.
-        last_losses: float32 (examples,); `UNSEEN` for those that were never trained on.
-        count: of the examples to choose, at most n.
-
-    Returns:
-        int64 (count,).
-    """
-    _, chosen = tf.math.top_k(tf.gather(last_losses, positions), count)
-    return tf.gather(positions, chosen)
-
-
 def make_batch(
     plan: dict[str, tf.Tensor], examples: Examples, *, shift: int, cutout: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Gathers and augments the images of a step.
 
     Args:
-        plan: an element of `plan_steps`, of whose positions some may be left out.
+        plan: an element of `plan_steps`, perhaps with fewer positions.
         examples: tensors on the device, the images as `mirror_half` gives them.
         shift: pixels by which an image is moved at most.
         cutout: side of the square that is blanked, in pixels; 0 for none.

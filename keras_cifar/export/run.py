@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from keras_cifar.files import naming, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
-from keras_cifar.model.predict import log_softmax, predict_logits
+from keras_cifar.model.logits import log_softmax, predict_logits
 from keras_cifar.model.tta import with_views
 from keras_cifar.model_dir import (
     FORMATS,
@@ -149,12 +150,12 @@ def _refuse_run(model_dir: Path) -> None:
 
 def _origin(run_dir: RunDir) -> dict[str, Any]:
     """Returns where a model comes from: run, settings, accuracy if it was evaluated, versions."""
-    trained = run_dir.read_config()
+    settings, versions, device = run_dir.read_record()
     return {
         "run": str(run_dir.path),
         "model_sha256": hashlib.sha256(run_dir.require_model().read_bytes()).hexdigest(),
-        "settings": trained["settings"],
-        "trained_with": {"versions": trained["versions"], "device": trained["device"]},
+        "settings": asdict(settings),
+        "trained_with": {"versions": versions, "device": device},
         "evaluated": _evaluation(run_dir),
         "exported": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
         "exported_with": package_versions(),

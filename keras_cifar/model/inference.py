@@ -1,6 +1,5 @@
 """Trained classifier -> the same function in fewer operations, for inference alone."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -9,8 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from keras import layers
 
-from keras_cifar.cifar10 import IMAGE_SHAPE
-from keras_cifar.model.convolution import NormalizedConv2D, PooledConv2D
+from keras_cifar.model.rewrite import Line, rewrite
 from keras_cifar.model.tta import with_views
 
 
@@ -34,126 +32,119 @@ class _Step(NamedTuple):
     weights: list[npt.NDArray[np.float64]]
 
 
-def inference_model(model: keras.Model, *, precision: str, views: int = 1) -> keras.Sequential:
+def inference_model(model: keras.Model, *, precision: str, views: int = 1) -> keras.Model:
     """Builds what is exported of a model: the same function, and its softmax.
 
     Dropout is left out. A batch normalisation behind a convolution becomes part of its kernel
-    and bias (Jacob et al., 2018, section 3.2), and so does the scale of the input's
-    normalisation; its shift stays, since a convolution pads what comes out of it with zeros.
+    and bias (Jacob et al., 2018, section 3.2). So does the scale of the input's normalisation; its
+    offset stays, since a convolution pads the normalised images with zeros.
 
     Args:
-        model: images uint8 (n, 32, 32, 3) to logits (n, 10). A model that is not Sequential is
-            taken as it is.
+        model: Sequential or Functional; images uint8 (n, 32, 32, 3) to logits (n, 10).
         precision: "float32", or "bfloat16" for weights and arithmetic, but for the input's
-            shift, the logits and the softmax.
+            offset, the logits and the softmax.
         views: of each image, as `keras_cifar.model.tta.with_views` takes them.
 
     Returns:
         Images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
 
     Raises:
-        ValueError: bfloat16 for a model that is not Sequential.
+        ValueError: bfloat16 for a model that has models among its layers.
     """
-    softmax = layers.Softmax(dtype="float32", name="probabilities")
-    if not isinstance(model, keras.Sequential):
-        if precision != "float32":
-            raise ValueError(f"precision: got {precision!r}, expected float32 for this model.")
-        return keras.Sequential([_image(), with_views(model, views), softmax])
-    steps = _steps(model)
-    last = len(steps) - 1
-    new_layers = [
-        step.kind.from_config({**step.config, "dtype": precision if 0 < i < last else "float32"})
-        for i, step in enumerate(steps)
-    ]
-    built = keras.Sequential([_image(), *new_layers, softmax])
-    for layer, step in zip(new_layers, steps, strict=True):
-        layer.set_weights(step.weights)
-    if views == 1:
-        return built
-    network = keras.Sequential([_image(), *new_layers], name=model.name)
-    return keras.Sequential([_image(), with_views(network, views), softmax])
+    old = [layer for layer in model.layers if not isinstance(layer, layers.InputLayer)]
+    if precision != "float32" and any(isinstance(layer, keras.Model) for layer in old):
+        raise ValueError(f"precision: got {precision!r}, expected float32 for this model.")
+    weights: dict[str, list[npt.NDArray[np.float64]]] = {}
+
+    def folded(layer: layers.Layer, line: Line) -> list[layers.Layer]:
+        step = _step(layer, line)
+        if not step:
+            return []
+        weights[layer.name] = step.weights
+        if isinstance(layer, keras.Model):
+            return [step.kind.from_config(step.config)]
+        dtype = "float32" if layer in (old[0], old[-1]) else precision
+        return [step.kind.from_config({**step.config, "dtype": dtype})]
+
+    network = rewrite(model, folded)
+    for name, values in weights.items():
+        network.get_layer(name).set_weights(values)
+    network = with_views(network, views)
+    probabilities = layers.Softmax(dtype="float32", name="probabilities")(network.outputs[0])
+    return keras.Model(network.inputs[0], probabilities)
 
 
-def _image() -> keras.KerasTensor:
-    return keras.Input(IMAGE_SHAPE, dtype="uint8", name="image")
-
-
-def _steps(model: keras.Sequential) -> list[_Step]:
-    """Reads the layers front to back; what can be folded joins the step before it."""
-    steps: list[_Step] = []
-    for step in (step for layer in model.layers for step in _steps_of(layer)):
-        if issubclass(step.kind, layers.Dropout):
-            continue
-        place = _convolution_before(step, steps)
-        if place:
-            steps[-place] = _with_batch_norm(steps[-place], step)
-        elif issubclass(step.kind, layers.Conv2D) and _kind_of_last(steps, layers.Rescaling):
-            steps[-1:] = _with_scale(steps[-1], step)
-        else:
-            steps.append(step)
-    return steps
-
-
-def _steps_of(layer: layers.Layer) -> Iterator[_Step]:
-    if isinstance(layer, layers.Normalization) and not layer.invert:
-        # Its mean may be a weight, a setting or neither any more; numbers are easier to go on with.
-        mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
-        scale = 1 / np.sqrt(variance)
-        config = {"scale": scale.tolist(), "offset": (-mean * scale).tolist()}
-        yield _Step(layers.Rescaling, {"name": layer.name, **config}, [])
-        return
+def _step(layer: layers.Layer, line: Line) -> _Step | None:
+    """Returns what takes the place of a layer, if anything does."""
+    if isinstance(layer, layers.Dropout) or _is_folded(layer, line):
+        return None
+    if _scale_and_offset(layer):
+        return _rescaling(layer, folded=type(line.behind(layer)) is layers.Conv2D)
     weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
-    # What these add to Keras's is for training.
-    is_for_training = isinstance(layer, NormalizedConv2D | PooledConv2D)
-    kind = layers.Conv2D if is_for_training else type(layer)
-    yield _Step(kind, layer.get_config(), weights)
-    if isinstance(layer, PooledConv2D):
-        yield _Step(layers.MaxPooling2D, {"name": f"{layer.name}_pool"}, [])
+    step = _Step(type(layer), layer.get_config(), weights)
+    if type(layer) is not layers.Conv2D:
+        return step
+    if scale_and_offset := _scale_and_offset(line.before(layer)):
+        kernel, *bias = step.weights  # (height, width, channels, filters)
+        scale, _ = scale_and_offset
+        step = step._replace(weights=[kernel * scale[..., np.newaxis], *bias])
+    batch_norm = _batch_norm_of(layer, line)
+    return _with_batch_norm(step, batch_norm) if batch_norm else step
 
 
-def _convolution_before(step: _Step, steps: list[_Step]) -> int:
-    """Returns how many steps back a convolution is that can take in this batch normalisation.
+def _scale_and_offset(
+    layer: layers.Layer | None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Returns both for each channel, or for all; None for a layer that does something else."""
+    if isinstance(layer, layers.Rescaling):
+        return np.ravel(layer.scale).astype(np.float64), np.ravel(layer.offset).astype(np.float64)
+    if isinstance(layer, layers.Normalization) and not layer.invert:
+        mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
+        return 1 / np.sqrt(variance), -mean / np.sqrt(variance)
+    return None
+
+
+def _rescaling(layer: layers.Layer, *, folded: bool) -> _Step:
+    """Returns y = x * scale + offset; without the scale, where the kernel behind it has it."""
+    scale, offset = _scale_and_offset(layer) or (np.ones(1), np.zeros(1))
+    if folded:
+        return _Step(_Shift, {"name": layer.name, "offset": (offset / scale).tolist()}, [])
+    config = {"name": layer.name, "scale": scale.tolist(), "offset": offset.tolist()}
+    return _Step(layers.Rescaling, config, [])
+
+
+def _batch_norm_of(convolution: layers.Layer, line: Line) -> layers.Layer | None:
+    """Returns the batch normalisation behind a convolution that can become part of it.
 
     There may be a max pooling in between: what is largest stays so where nothing is negated.
-
-    Returns:
-        0 where there is none, or `step` is something else.
     """
-    if not issubclass(step.kind, layers.BatchNormalization):
-        return 0
-    gamma = step.weights[0] if step.config["scale"] else np.float64(1)
-    place = 2 if _kind_of_last(steps, layers.MaxPooling2D) and (gamma >= 0).all() else 1
-    if not _kind_of_last(steps[: len(steps) - place + 1], layers.Conv2D):
-        return 0
-    return place if steps[-place].config["activation"] == "linear" else 0
+    layer = line.behind(convolution)
+    is_pooled = isinstance(layer, layers.MaxPooling2D)
+    batch_norm = line.behind(layer) if is_pooled else layer
+    if not isinstance(batch_norm, layers.BatchNormalization):
+        return None
+    negates = batch_norm.scale and (np.asarray(batch_norm.gamma) < 0).any()
+    is_linear = convolution.activation is keras.activations.linear
+    return batch_norm if is_linear and not (is_pooled and negates) else None
 
 
-def _kind_of_last(steps: list[_Step], kind: type[layers.Layer]) -> bool:
-    return bool(steps) and issubclass(steps[-1].kind, kind)
+def _is_folded(layer: layers.Layer, line: Line) -> bool:
+    """Tells whether a layer is the batch normalisation that becomes part of a convolution."""
+    before = line.before(layer)
+    if isinstance(before, layers.MaxPooling2D):
+        before = line.before(before)
+    return type(before) is layers.Conv2D and _batch_norm_of(before, line) is layer
 
 
-def _with_batch_norm(convolution: _Step, batch_norm: _Step) -> _Step:
+def _with_batch_norm(convolution: _Step, batch_norm: layers.BatchNormalization) -> _Step:
     """Folds y = (x - mean) / sqrt(variance + epsilon) * gamma + beta into kernel and bias."""
     kernel, *rest = convolution.weights
     bias = rest[0] if rest else np.float64(0)
-    *gamma_and_beta, mean, variance = batch_norm.weights
-    config = batch_norm.config
-    gamma = gamma_and_beta.pop(0) if config["scale"] else np.float64(1)
-    beta = gamma_and_beta.pop(0) if config["center"] else np.float64(0)
-    scale = gamma / np.sqrt(variance + config["epsilon"])  # (filters,)
-    return _Step(
-        convolution.kind,
-        {**convolution.config, "use_bias": True},
-        [kernel * scale, (bias - mean) * scale + beta],
+    *gamma_and_beta, mean, variance = (np.float64(value) for value in batch_norm.get_weights())
+    gamma = gamma_and_beta.pop(0) if batch_norm.scale else np.float64(1)
+    beta = gamma_and_beta.pop(0) if batch_norm.center else np.float64(0)
+    scale = gamma / np.sqrt(variance + batch_norm.epsilon)  # (filters,)
+    return convolution._replace(
+        config={**convolution.config, "use_bias": True},
+        weights=[kernel * scale, (bias - mean) * scale + beta],
     )
-
-
-def _with_scale(rescaling: _Step, convolution: _Step) -> list[_Step]:
-    """Splits y = x * scale + offset: the shift stays a layer, the kernel takes the scale."""
-    scale, offset = (np.asarray(rescaling.config[name]) for name in ("scale", "offset"))
-    kernel, *bias = convolution.weights  # (height, width, channels, filters)
-    shift = {"name": rescaling.config["name"], "offset": (offset / scale).tolist()}
-    return [
-        _Step(_Shift, shift, []),
-        convolution._replace(weights=[kernel * scale[..., np.newaxis], *bias]),
-    ]

@@ -6,12 +6,6 @@ from pathlib import Path
 
 import keras
 
-# Register the layers under the names that model files call them by.
-import keras_cifar.model.batch_norm
-import keras_cifar.model.convolution
-import keras_cifar.model.dropout
-import keras_cifar.model.normalization
-import keras_cifar.model.residual  # noqa: F401
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES
 from keras_cifar.errors import first_line
 

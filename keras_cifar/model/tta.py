@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_cifar.cifar10 import IMAGE_SHAPE
-from keras_cifar.config import TTA_VIEWS
+from keras_cifar.model import TTA_VIEWS
 
 
 def with_views(model: keras.Model, views: int) -> keras.Model:

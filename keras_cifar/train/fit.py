@@ -8,20 +8,18 @@ import click
 import keras
 import tensorflow as tf
 
-from keras_cifar.config import TrainConfig
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
-from keras_cifar.model.cpu_gradients import use_cpu_gradients
+from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
-from keras_cifar.train import article, checkpoint, fast
+from keras_cifar.train import checkpoint
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
 from keras_cifar.train.display import ProgressDisplay
 
 # Validation keeps no activations for gradients, so a larger batch fits and is faster.
 EVAL_BATCH_SIZE = 500
-_RECIPES = {"article": article, "fast94": fast, "fast96": fast}
 
 
 class Outcome(NamedTuple):
@@ -69,8 +67,8 @@ def fit(
     progress = start.progress if start else Progress()
     # Trained in whatever precision, the chosen model is kept and used in float32, as its weights.
     keras.config.set_dtype_policy("float32")
-    recipe = _RECIPES[config.recipe]
-    chosen = recipe.build_model(config)
+    recipe = RECIPES[config.recipe]
+    chosen = recipe.build_model(seed=config.seed)
     with _strategy(config.strategy).scope():
         model = compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
     if start:
@@ -80,7 +78,7 @@ def fit(
         epochs=config.epochs, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
     )
     callbacks = [
-        *recipe.callbacks(config),
+        *recipe.callbacks(),
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
         RunFiles(run_dir, chosen=chosen, progress=progress, started=started),
         display,
@@ -129,7 +127,7 @@ def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> ker
         "float32" if config.precision == "float32" else f"mixed_{config.precision}"
     )
     try:
-        model = _RECIPES[config.recipe].compile_model(
+        return RECIPES[config.recipe].compile_model(
             config,
             examples=examples,
             steps=steps,
@@ -138,6 +136,3 @@ def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> ker
         )
     finally:
         keras.config.set_dtype_policy("float32")
-    if config.precision == "bfloat16" and not on_gpu:
-        use_cpu_gradients(model)
-    return model

@@ -1,7 +1,6 @@
 """Trains a run from its settings, or goes on with one that was interrupted."""
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,11 +12,11 @@ import click
 import tensorflow as tf
 
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.config import RECIPE_STRATEGIES, TrainConfig, settings_dict
 from keras_cifar.data.prepare import load
-from keras_cifar.files import locked, remove_unfinished, replacing, require_writable
+from keras_cifar.files import locked, remove_unfinished, require_writable
 from keras_cifar.machine import cpu_model, package_versions, pick_precision
-from keras_cifar.run_dir import RunDir
+from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.run_dir import RunDir, RunRecord
 from keras_cifar.train import checkpoint
 from keras_cifar.train.fit import Outcome, fit
 
@@ -54,7 +53,9 @@ def train(
         if existing == "refuse":
             _refuse_existing(run_dir)
         _clear(run_dir)
-        _write_config(config, run_dir)
+        # Before config.json: from then on, a run without this folder is one that has ended.
+        run_dir.checkpoint.mkdir()
+        run_dir.write_record(RunRecord(config, package_versions(), _device()))
         return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
 
 
@@ -66,7 +67,7 @@ def _settle(config: TrainConfig) -> TrainConfig:
         config = dataclasses.replace(config, precision=precision)
     if config.strategy == "auto":
         several = len(tf.config.list_physical_devices("GPU")) > 1
-        can_mirror = "mirrored" in RECIPE_STRATEGIES[config.recipe]
+        can_mirror = "mirrored" in RECIPES[config.recipe].strategies
         config = dataclasses.replace(
             config, strategy="mirrored" if several and can_mirror else "single"
         )
@@ -109,18 +110,6 @@ def _clear(run_dir: RunDir) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_config(config: TrainConfig, run_dir: RunDir) -> None:
-    document = {
-        "settings": settings_dict(config),
-        "versions": package_versions(),
-        "device": _device(),
-    }
-    # Before config.json: from then on, a run without this folder is one that has ended.
-    run_dir.checkpoint.mkdir()
-    with replacing(run_dir.config) as path:
-        path.write_text(json.dumps(document, indent=2) + "\n")
-
-
 def _device() -> str:
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus]
@@ -128,12 +117,17 @@ def _device() -> str:
 
 
 def resume(
-    run_dir: RunDir, *, data_dir: Path | None = None, tensorboard: Path | None = None
+    run_dir: RunDir,
+    *,
+    record: RunRecord | None = None,
+    data_dir: Path | None = None,
+    tensorboard: Path | None = None,
 ) -> Outcome:
     """Goes on with a run that was interrupted, to the end that it would have had, bit by bit.
 
     Args:
         run_dir: holds the run.
+        record: what the run's config.json holds, where the caller has read it already.
         data_dir: as `train`'s.
         tensorboard: as `train`'s.
 
@@ -142,11 +136,11 @@ def resume(
             `train`.
         FloatingPointError: the loss is not finite any more.
     """
-    config = run_dir.read_settings()
+    config, versions, device = record or run_dir.read_record()
     with _owned(run_dir):
         _refuse_finished(run_dir)
-        _refuse_other_versions(run_dir)
-        _warn_of_another_device(run_dir)
+        _refuse_other_versions(run_dir, versions)
+        _warn_of_another_device(run_dir, device)
         remove_unfinished(run_dir.path)
         remove_unfinished(run_dir.checkpoint)
         start = checkpoint.load_newest(run_dir.checkpoint)
@@ -162,12 +156,11 @@ def _refuse_finished(run_dir: RunDir) -> None:
         )
 
 
-def _refuse_other_versions(run_dir: RunDir) -> None:
-    then, now = run_dir.read_config()["versions"], package_versions()
+def _refuse_other_versions(run_dir: RunDir, versions: dict[str, str]) -> None:
     changed = [
-        f"{name} {then.get(name)} (now {value})"
-        for name, value in now.items()
-        if then.get(name) != value
+        f"{name} {versions.get(name)} (now {value})"
+        for name, value in package_versions().items()
+        if versions.get(name) != value
     ]
     if changed:
         raise OSError(
@@ -176,11 +169,11 @@ def _refuse_other_versions(run_dir: RunDir) -> None:
         )
 
 
-def _warn_of_another_device(run_dir: RunDir) -> None:
-    then, now = run_dir.read_config()["device"], _device()
-    if then != now:
+def _warn_of_another_device(run_dir: RunDir, device: str) -> None:
+    now = _device()
+    if device != now:
         click.echo(
-            f"{run_dir.path}: was started on {then}; on this machine ({now}) it will end nearly "
+            f"{run_dir.path}: was started on {device}; on this machine ({now}) it will end nearly "
             "the same, not to the bit.",
             err=True,
         )

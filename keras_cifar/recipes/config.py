@@ -1,4 +1,6 @@
-"""What a run is: its settings, and what each recipe takes for them."""
+"""What a run is: its settings, which decide its outcome."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
@@ -6,24 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_cifar.cifar10 import DATASETS, NUM_CLASSES
-from keras_cifar.fast import FAST94_BATCH_SIZE, FAST94_LEARNING_RATE
+from keras_cifar.recipes.table import RECIPES
 
-# By recipe, what it can be trained with, the default first.
-RECIPE_OPTIMIZERS = {"article": ("sgd", "adam"), "fast94": ("muon",), "fast96": ("sgd",)}
-RECIPE_NAMES = tuple(RECIPE_OPTIMIZERS)
-OPTIMIZERS = ("sgd", "adam", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
-# The fast recipes keep the images on the one device, and average all weights after a step on it.
-RECIPE_STRATEGIES = {
-    "article": STRATEGIES,
-    "fast94": ("auto", "single"),
-    "fast96": ("auto", "single"),
-}
-# Of an image, by test-time augmentation.
-TTA_VIEWS = 6
-# What a model can be evaluated on.
+# What a run's model can be evaluated on.
 SPLITS = ("test", "validation", "train")
+_RECIPE = next(iter(RECIPES))
+_OPTIMIZER, _DEFAULTS = next(iter(RECIPES[_RECIPE].defaults.items()))
 
 
 @dataclass(frozen=True)
@@ -33,39 +25,63 @@ class TrainConfig:
     Attributes:
         recipe: network and method.
         dataset: a key of `keras_cifar.cifar10.DATASETS`.
-        optimizer: "sgd" (Nesterov's) or "adam"; of fast94, "muon".
+        optimizer: "sgd" (Nesterov's), "adam" or "muon", of those that the recipe has.
         epochs: passes over the training images.
         batch_size: images in a training step.
-        learning_rate: the highest of the run; it rises to it linearly, then falls to 0, as a cosine
-            or, in the fast recipes, in a line.
-        weight_decay: decoupled: a step takes learning_rate * weight_decay of each kernel away. In
-            the fast recipes part of the gradient: a step at the highest rate, without momentum,
-            takes this share away of all that SGD trains.
+        learning_rate: the highest of the run. The rate rises to it linearly, then falls to 0, as a
+            cosine or, in the fast recipes, in a line.
+        weight_decay: a step at a rate takes rate * weight_decay of each decayed weight away, what
+            momentum adds included. The article's recipe decays the kernels, the fast ones all that
+            SGD trains.
         seed: decides split, initial weights, order, augmentation and dropout; 0 to 2**31 - 1.
         validation_fraction: share of each class of the training images kept for validation.
         precision: of activations and gradients; weights are float32.
         strategy: "single" device or "mirrored" over all of one machine.
+        accelerate: whether layers are replaced by faster ones of the same function while it trains
+            (`keras_cifar.accelerate`).
     """
 
-    recipe: str = "article"
+    recipe: str = _RECIPE
     dataset: str = "cifar10"
-    optimizer: str = "sgd"
-    epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    weight_decay: float = 5e-3
+    optimizer: str = _OPTIMIZER
+    epochs: int = _DEFAULTS.epochs
+    batch_size: int = _DEFAULTS.batch_size
+    learning_rate: float = _DEFAULTS.learning_rate
+    weight_decay: float = _DEFAULTS.weight_decay
     seed: int = 0
-    validation_fraction: float = 0.2
+    validation_fraction: float = _DEFAULTS.validation_fraction
     precision: str = "auto"
     strategy: str = "auto"
+    accelerate: bool = True
+
+    @classmethod
+    def of(
+        cls, recipe: str = _RECIPE, optimizer: str | None = None, **settings: Any
+    ) -> TrainConfig:
+        """Returns a recipe's own settings, with others in the place of some.
+
+        Args:
+            recipe: a key of `keras_cifar.recipes.RECIPES`.
+            optimizer: one that the recipe has; None for its default.
+            settings: fields of this class.
+
+        Raises:
+            ValueError: a value that nothing can be trained with.
+        """
+        _check_choice("recipe", recipe, tuple(RECIPES))
+        by_optimizer = RECIPES[recipe].defaults
+        optimizer = optimizer or next(iter(by_optimizer))
+        _check_choice("optimizer", optimizer, tuple(by_optimizer))
+        defaults = by_optimizer[optimizer]._asdict()
+        return cls(**{"recipe": recipe, "optimizer": optimizer, **defaults, **settings})
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value that nothing can be trained with."""
-        _check_choice("recipe", self.recipe, RECIPE_NAMES)
+        _check_choice("recipe", self.recipe, tuple(RECIPES))
         _check_choice("dataset", self.dataset, tuple(DATASETS))
-        _check_choice("optimizer", self.optimizer, RECIPE_OPTIMIZERS[self.recipe])
+        _check_choice("optimizer", self.optimizer, tuple(RECIPES[self.recipe].defaults))
         _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("strategy", self.strategy, RECIPE_STRATEGIES[self.recipe])
+        _check_choice("strategy", self.strategy, ("auto", *RECIPES[self.recipe].strategies))
         _check_number("epochs", self.epochs, 1, math.inf)
         _check_number("seed", self.seed, 0, 2**31 - 1)
         _check_number("weight_decay", self.weight_decay, 0, math.inf)
@@ -103,37 +119,6 @@ def _check_number(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high or value == math.inf:
         up_to = "or more" if high == math.inf else f"to {high}"
         raise ValueError(f"{name}: got {value}, expected {low} {up_to}.")
-
-
-# By recipe and optimizer, its default first: what is trained where the user does not say otherwise.
-RECIPES = {
-    "article": {
-        "sgd": TrainConfig(),
-        "adam": TrainConfig(optimizer="adam", learning_rate=1e-3, weight_decay=0.1),
-    },
-    "fast94": {
-        "muon": TrainConfig(
-            recipe="fast94",
-            optimizer="muon",
-            epochs=12,
-            batch_size=FAST94_BATCH_SIZE,
-            learning_rate=FAST94_LEARNING_RATE,
-            weight_decay=2e-6 * FAST94_BATCH_SIZE,  # by image, as in airbench94_muon.py
-            validation_fraction=0.0,
-        ),
-    },
-    "fast96": {
-        "sgd": TrainConfig(
-            recipe="fast96",
-            epochs=37,
-            batch_size=1024,
-            # airbench96.py: 9.0 and 0.012 for 1,024 images, of which momentum 0.85 makes 7,850.7.
-            learning_rate=9.0 / 7850.7 * 1024,
-            weight_decay=0.012 / 7850.7 * 1024,
-            validation_fraction=0.0,
-        ),
-    },
-}
 
 
 def settings_dict(config: TrainConfig) -> dict[str, Any]:

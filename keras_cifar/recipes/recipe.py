@@ -1,0 +1,56 @@
+"""What a recipe is: the settings that it takes by default, and the parts of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from keras_cifar.data.examples import Examples
+    from keras_cifar.recipes.config import TrainConfig
+
+
+class Defaults(NamedTuple):
+    """The settings that depend on recipe and optimiser, as `TrainConfig` explains them."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    validation_fraction: float
+
+
+class Recipe(Protocol):
+    """A network and a way to train it."""
+
+    @property
+    def defaults(self) -> Mapping[str, Defaults]:
+        """By optimiser, its settings where the user says nothing; the default optimiser first."""
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """What it can be trained by, "auto" aside."""
+
+    def build_model(self, *, seed: int) -> keras.Model:
+        """Returns the network in Keras's own layers, uncompiled: what a run keeps."""
+
+    def compile_model(
+        self, config: TrainConfig, *, examples: Examples, steps: int, jit_compile: bool
+    ) -> keras.Model:
+        """Returns the network that `fit` trains, compiled.
+
+        Args:
+            config: settings of the run, without "auto".
+            examples: the training examples.
+            steps: of the whole run.
+            jit_compile: whether XLA compiles it.
+        """
+
+    def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
+        """Returns what `fit` is given for these epochs."""
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Returns what `fit` has to call for this recipe."""
