@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_cifar.accelerate import accelerate
 from keras_cifar.cifar10 import MEAN, STANDARD_DEVIATION
 from keras_cifar.model.article import build_model
-from keras_cifar.optimize.article import SGD_MOMENTUM
+from keras_cifar.recipes.article import MOMENTUM
 
+PLAIN = build_model(seed=0)
 BLOCKS = ((3, 32, 64), (64, 128, 128), (128, 256, 256))
 LINEAR = ((4096, 1024), (1024, 512), (512, 10))
 EPSILON, BN_MOMENTUM = 1e-5, 0.1
@@ -95,8 +97,8 @@ def pytorch_step(p, images, labels, *, training):
         a = convolve(x, p[f"conv{block}1.weight"]) + per_channel(p[f"conv{block}1.bias"])
         if training:
             mean, variance = a.mean(axis=(0, 2, 3)), a.var(axis=(0, 2, 3))
-            count = a.size / a.shape[1]
-            for name, value in (("mean", mean), ("var", variance * count / (count - 1))):
+            # PyTorch divides the squares of the running variance by count - 1, Keras by count.
+            for name, value in (("mean", mean), ("var", variance)):
                 old = p[f"bn{block}.running_{name}"]
                 running[f"bn{block}.running_{name}"] = (1 - BN_MOMENTUM) * old + BN_MOMENTUM * value
         else:
@@ -176,8 +178,9 @@ def in_keras_layout(parameters):
 
 
 def variables_of(model):
-    """The model's weights by name; the constants of its normalisation are none of them."""
-    return {"/".join(v.path.split("/")[-2:]): v for v in model.weights if "seed" not in v.path}
+    """The model's weights by the plain network's names; they are in its order."""
+    names = [weight.path.removeprefix("article/") for weight in PLAIN.weights]
+    return dict(zip(names, model.weights, strict=True))
 
 
 def carry_over(parameters, model):
@@ -204,16 +207,33 @@ def parameters():
     return random_parameters(seed=1)
 
 
-@pytest.fixture
-def model(parameters):
+@pytest.fixture(params=["plain", "accelerated"])
+def model(parameters, request):
+    """The network as it is kept, and as it is trained on a CPU."""
     model = build_model(seed=0, dropout=0.0, channel_dropout=0.0)
     carry_over(parameters, model)
-    return model
+    return model if request.param == "plain" else accelerate(model, device="CPU")
 
 
-def test_the_network_has_the_articles_number_of_parameters():
-    model = build_model(seed=0)
+def test_the_network_has_the_articles_number_of_parameters(model):
     assert sum(np.prod(v.shape) for v in model.trainable_variables) == 5_852_170
+
+
+def test_the_network_is_the_articles_layer_by_layer():
+    """As Z. Na's PyTorch code lists them; the first one is what that does to the data before."""
+    block = ["Conv2D", "BatchNormalization", "ReLU", "Conv2D", "ReLU", "MaxPooling2D"]
+    head = ["Flatten", "Dropout", "Dense", "ReLU", "Dense", "ReLU", "Dropout", "Dense"]
+    expected = ["Rescaling", *block, *block, "SpatialDropout2D", *block, *head]
+    assert [type(layer).__name__ for layer in PLAIN.layers] == expected
+    assert all(type(layer).__module__.startswith("keras.") for layer in PLAIN.layers)
+    widths = [
+        getattr(layer, "filters", 0) or getattr(layer, "units", 0)
+        for layer in PLAIN.layers
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    ]
+    assert widths == [32, 64, 128, 128, 256, 256, 1024, 512, 10]
+    rates = [layer.rate for layer in PLAIN.layers if isinstance(layer, keras.layers.Dropout)]
+    assert rates == [0.05, 0.1, 0.1]
 
 
 def test_inference_agrees_with_pytorch(parameters, model, sample):
@@ -241,7 +261,7 @@ def keras_and_pytorch_after(steps, *, parameters, model, examples):
     """Both sides' parameters, in Keras's layout, after some steps of SGD with momentum."""
     # At a fixed rate: Keras keeps the rate inside the velocity, PyTorch outside.
     rate = 0.003
-    optimizer = keras.optimizers.SGD(rate, momentum=SGD_MOMENTUM, nesterov=True)
+    optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     expected, velocity = dict(parameters), {}
     for step in range(steps):
@@ -251,8 +271,8 @@ def keras_and_pytorch_after(steps, *, parameters, model, examples):
         np.testing.assert_allclose(loss, torch.loss, atol=1e-4)
         expected |= torch.running
         for name, gradient in torch.gradients.items():
-            velocity[name] = SGD_MOMENTUM * velocity.get(name, 0) + gradient
-            nesterov = gradient + SGD_MOMENTUM * velocity[name]
+            velocity[name] = MOMENTUM * velocity.get(name, 0) + gradient
+            nesterov = gradient + MOMENTUM * velocity[name]
             expected[name] = expected[name] - rate * nesterov
     return variables_of(model), in_keras_layout(expected)
 

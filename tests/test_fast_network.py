@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import MEAN, STANDARD_DEVIATION
-from keras_cifar.fast import FAST94, FAST96
-from keras_cifar.model.fast import build_model, with_identity
+from keras_cifar.model.airbench import with_identity
 from keras_cifar.model.load import load_model
 from keras_cifar.model.tta import with_views
 from keras_cifar.model.whitening import whitening_filters
+from keras_cifar.recipes.fast import FAST94, FAST96
 
 
 def moments_of_whitened(images, **options):
@@ -55,7 +55,7 @@ def test_a_kernel_with_identity_passes_its_channels_on():
 
 
 def test_every_convolution_but_the_whitening_starts_with_the_identity():
-    model = build_model(FAST94, seed=0)
+    model = FAST94.build_model(seed=0)
     kernels = [layer.kernel.numpy() for layer in model.layers if "conv" in layer.name]
     assert [kernel.shape[-1] for kernel in kernels] == [64, 64, 256, 256, 256, 256]
     for kernel in kernels:
@@ -67,13 +67,13 @@ def test_every_convolution_but_the_whitening_starts_with_the_identity():
 
 
 def test_the_head_starts_with_deviation_1():
-    assert build_model(FAST94, seed=0).get_layer("head").kernel.numpy().std() == pytest.approx(
+    assert FAST94.build_model(seed=0).get_layer("head").kernel.numpy().std() == pytest.approx(
         1, abs=0.02
     )
 
 
 def test_fast94_has_the_parameters_of_airbench94():
-    model = build_model(FAST94, seed=0)
+    model = FAST94.build_model(seed=0)
     assert sum(math.prod(weight.shape) for weight in model.trainable_weights) == 1_971_352
     frozen = sum(math.prod(weight.shape) for weight in model.non_trainable_weights)
     moving_moments = 2 * 2 * (64 + 256 + 256)
@@ -81,39 +81,37 @@ def test_fast94_has_the_parameters_of_airbench94():
 
 
 def test_fast96_has_the_parameters_and_the_arithmetic_of_airbench96():
-    model = build_model(FAST96, seed=0)
+    model = FAST96.build_model(seed=0)
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     assert parameters / 1e6 == pytest.approx(9.92, abs=0.01)
-    assert forward_flops(model, FAST96) / 1e9 == pytest.approx(0.904, abs=0.001)
+    assert forward_flops(FAST96) / 1e9 == pytest.approx(0.904, abs=0.001)
 
 
 def test_fast94_has_the_arithmetic_of_airbench94():
-    assert forward_flops(build_model(FAST94, seed=0), FAST94) / 1e9 == pytest.approx(
-        0.2363, abs=0.0001
-    )
+    assert forward_flops(FAST94) / 1e9 == pytest.approx(0.2363, abs=0.0001)
 
 
-def forward_flops(model, method):
+def forward_flops(recipe):
     """Multiplications and additions of the convolutions and the head, an image."""
     side, flops = 31, 2 * 31**2 * 12 * 24
     channels = 24
-    for filters in method.widths:
+    for filters, *others in recipe.groups:
         flops += 2 * side**2 * 9 * channels * filters
         side //= 2
-        flops += (method.convolutions - 1) * 2 * side**2 * 9 * filters * filters
+        flops += len(others) * 2 * side**2 * 9 * filters * filters
         channels = filters
     return flops + 2 * channels * 10
 
 
 def test_the_same_seed_gives_the_same_weights():
-    one, same, other = (build_model(FAST94, seed=seed).get_weights() for seed in (1, 1, 2))
+    one, same, other = (FAST94.build_model(seed=seed).get_weights() for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(one, same, strict=True))
     assert any((a != b).any() for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("method", [FAST94, FAST96])
-def test_a_saved_network_is_loaded_as_it_was(method, sample, tmp_path):
-    model = build_model(method, seed=0)
+@pytest.mark.parametrize("recipe", [FAST94, FAST96])
+def test_a_saved_network_is_loaded_as_it_was(recipe, sample, tmp_path):
+    model = recipe.build_model(seed=0)
     model.save(tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
     images = sample.images[:4]
@@ -124,14 +122,14 @@ def test_a_saved_network_is_loaded_as_it_was(method, sample, tmp_path):
 
 @pytest.mark.parametrize("side", [24, 28])
 def test_smaller_images_go_through_the_same_weights(side, sample):
-    model = build_model(FAST94, seed=0, image_shape=(None, None, 3))
+    model = FAST94.build_model(seed=0, image_shape=(None, None, 3))
     logits = model(sample.images[:4, :side, :side])
     assert logits.shape == (4, 10)
     assert np.isfinite(logits).all()
 
 
 def test_six_views_are_the_mean_of_mirrored_and_moved_images(sample):
-    model = build_model(FAST94, seed=0)
+    model = FAST94.build_model(seed=0)
     images = sample.images[:8]
     padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
 
@@ -147,4 +145,4 @@ def test_six_views_are_the_mean_of_mirrored_and_moved_images(sample):
 
 def test_another_number_of_views_is_refused():
     with pytest.raises(ValueError, match="views: got 3, expected 1 or 6"):
-        with_views(build_model(FAST94, seed=0), 3)
+        with_views(FAST94.build_model(seed=0), 3)

@@ -11,13 +11,12 @@ from keras_cifar.evaluate import evaluate
 from keras_cifar.history import read_history
 from keras_cifar.model.load import load_model
 from keras_cifar.model.whitening import whitening_filters
-from keras_cifar.recipes import RECIPES
+from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
-from keras_cifar.train import checkpoint, fast, train
+from keras_cifar.train import checkpoint, train
 
-FAST94 = dataclasses.replace(
-    RECIPES["fast94"]["muon"],
-    **{"dataset": "sample", "batch_size": 100, "precision": "float32", "strategy": "single"},
+FAST94 = TrainConfig.of(
+    "fast94", dataset="sample", batch_size=100, precision="float32", strategy="single"
 )
 
 
@@ -66,9 +65,11 @@ def test_compiled_by_xla_a_whole_epoch_is_one_call_and_trains_the_same(precision
     )
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     for jit_compile in (False, True):
-        model = fast.compile_model(config, examples=few, steps=8, jit_compile=jit_compile)
+        model = RECIPES["fast94"].compile_model(
+            config, examples=few, steps=8, jit_compile=jit_compile
+        )
         history = model.fit(
-            fast.batches(config, examples=few, epochs=range(2)),
+            RECIPES["fast94"].batches(config, examples=few, epochs=range(2)),
             epochs=2,
             steps_per_epoch=4,
             shuffle=False,
@@ -85,13 +86,11 @@ def test_compiled_by_xla_a_whole_epoch_is_one_call_and_trains_the_same(precision
 def test_a_checkpoint_of_fast96_has_its_slow_weights_too(sample, tmp_path):
     """Seven steps and three more end as ten do; lookahead is after the fifth and the tenth."""
     few = sample.take(np.arange(20))
-    config = dataclasses.replace(
-        RECIPES["fast96"]["sgd"], dataset="sample", batch_size=2, epochs=1, seed=3
-    )
-    plans = list(fast.batches(config, examples=few, epochs=range(1)))
+    config = TrainConfig.of("fast96", dataset="sample", batch_size=2, epochs=1, seed=3)
+    plans = list(RECIPES["fast96"].batches(config, examples=few, epochs=range(1)))
 
     def compiled():
-        return fast.compile_model(config, examples=few, steps=10, jit_compile=False)
+        return RECIPES["fast96"].compile_model(config, examples=few, steps=10, jit_compile=False)
 
     unbroken, broken, resumed = compiled(), compiled(), compiled()
     for plan in plans:
@@ -109,13 +108,13 @@ def test_a_checkpoint_of_fast96_has_its_slow_weights_too(sample, tmp_path):
 def test_a_step_trains_on_the_hardest_and_notes_their_losses(sample):
     few = sample.take(np.arange(40))
     config = dataclasses.replace(FAST94, batch_size=20, epochs=1)
-    model = fast.compile_model(config, examples=few, steps=2, jit_compile=False)
-    (plan, _) = fast.batches(config, examples=few, epochs=range(1))
+    model = RECIPES["fast94"].compile_model(config, examples=few, steps=2, jit_compile=False)
+    (plan, _) = RECIPES["fast94"].batches(config, examples=few, epochs=range(1))
     known = np.arange(40, dtype=np.float32)
     model.last_losses.assign(known)
     before = plan["positions"].numpy()
     hardest = np.sort(before)[-13:]  # 0.65 of 20, here those of the highest number
-    images, labels = model.make_batch(plan | {"positions": tf.constant(hardest)})
+    images, labels = model.make_batch(plan | {"positions": tf.constant(hardest)}, model.examples)
     logits = model(images, training=True)
     expected = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     model.train_step(plan)
@@ -126,14 +125,13 @@ def test_a_step_trains_on_the_hardest_and_notes_their_losses(sample):
 
 
 def test_the_last_losses_are_state_but_no_weights(sample):
-    model = fast.compile_model(FAST94, examples=sample, steps=20, jit_compile=False)
+    model = RECIPES["fast94"].compile_model(FAST94, examples=sample, steps=20, jit_compile=False)
     assert any(variable is model.last_losses for variable in model.variables)
     assert not any(weight is model.last_losses for weight in model.weights)
 
 
 def test_the_images_are_variables_not_constants_of_the_step(sample):
     """As constants, 150 MB of them would be compiled into it."""
-    model = fast.compile_model(FAST94, examples=sample, steps=20, jit_compile=False)
-    examples = model.make_batch.keywords["examples"]
-    assert all(isinstance(values, tf.Variable) for values in examples)
-    assert not any(values is weight for values in examples for weight in model.weights)
+    model = RECIPES["fast94"].compile_model(FAST94, examples=sample, steps=20, jit_compile=False)
+    assert all(isinstance(values, tf.Variable) for values in model.examples)
+    assert not any(values is weight for values in model.examples for weight in model.weights)

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from keras_cifar.data.augment import cut_out, random_shifts, resize, resize_matrix, shift_and_mirror
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.on_device import UNSEEN, hardest, make_batch, mirror_half, plan_steps
+from keras_cifar.data.on_device import make_batch, mirror_half, plan_steps
+from keras_cifar.optimize.hardest import hardest
 
 SIDES = [24, 24, 32, 32]
 
@@ -105,7 +106,8 @@ def test_cutout_blanks_one_square_somewhere(sample):
 
 
 def test_the_hardest_are_those_with_the_highest_last_losses_and_those_never_seen():
-    losses = tf.constant([0.1, UNSEEN, 3.0, 0.2, 2.0, UNSEEN, 9.0])
+    unseen = float("inf")
+    losses = tf.constant([0.1, unseen, 3.0, 0.2, 2.0, unseen, 9.0])
     positions = tf.constant([5, 4, 3, 2, 0], tf.int64)
     assert hardest(positions, losses, count=3).numpy().tolist() == [5, 2, 4]
     assert sorted(hardest(positions, losses, count=5).numpy()) == [0, 2, 3, 4, 5]

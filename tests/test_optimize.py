@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cifar.optimize.article import SGD_MOMENTUM, build_optimizer
 from keras_cifar.optimize.schedules import warmup_then_cosine
-from keras_cifar.optimize.xla import compile_updates
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.article import MOMENTUM, build_optimizer
 
 
 def test_the_rate_rises_for_a_tenth_of_the_run_and_falls_to_zero():
@@ -27,8 +27,9 @@ def test_a_run_of_a_few_steps_has_a_schedule_too(steps):
 
 
 def test_sgd_is_nesterovs_with_the_momentum_that_the_network_test_compares():
-    optimizer = build_optimizer("sgd", learning_rate=0.1, weight_decay=0.0, steps=1)
-    assert (optimizer.momentum, optimizer.nesterov) == (SGD_MOMENTUM, True)
+    config = TrainConfig(strategy="single")
+    optimizer = build_optimizer(config, steps=1, jit_compile=False)
+    assert (optimizer.momentum, optimizer.nesterov) == (MOMENTUM, True)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -37,7 +38,8 @@ def test_weight_decay_shrinks_kernels_by_rate_times_decay_and_nothing_else(name)
         keras.Variable(np.ones(3, dtype="float32"), name=name)
         for name in ("kernel", "bias", "gamma", "beta")
     ]
-    optimizer = build_optimizer(name, learning_rate=0.1, weight_decay=0.5, steps=1)
+    config = TrainConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(config, steps=1, jit_compile=False)
     optimizer.apply([np.zeros(3, dtype="float32")] * 4, variables)
     kernel, *others = (variable.numpy() for variable in variables)
     np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5, rtol=1e-6)
@@ -51,11 +53,13 @@ def test_compiled_by_xla_the_updates_are_the_same(name, dtype):
     random = np.random.default_rng(0)
     start, *gradients = random.normal(size=(6, 4, 3)).astype("float32")
 
-    def trained(change):
+    def trained(**settings):
         variable = keras.Variable(start, name="kernel")
-        optimizer = build_optimizer(name, learning_rate=0.1, weight_decay=0.5, steps=20)
+        config = TrainConfig(
+            optimizer=name, learning_rate=0.1, weight_decay=0.5, strategy="single", **settings
+        )
+        optimizer = build_optimizer(config, steps=20, jit_compile=False)
         optimizer.build([variable])
-        change(optimizer)
         # As gradients come where the arithmetic is bfloat16.
         step = tf.function(
             lambda gradient: optimizer.apply([tf.cast(gradient, tf.float32)], [variable])
@@ -66,9 +70,9 @@ def test_compiled_by_xla_the_updates_are_the_same(name, dtype):
         calls = graph.as_graph_def().library.function
         return variable.numpy(), any("_XlaMustCompile" in call.attr for call in calls)
 
-    expected, is_compiled = trained(lambda optimizer: None)
+    expected, is_compiled = trained(accelerate=False)
     assert not is_compiled
-    found, is_compiled = trained(compile_updates)
+    found, is_compiled = trained(accelerate=True)
     assert is_compiled
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.abs(expected - start).max() > 0.1

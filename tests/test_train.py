@@ -1,6 +1,7 @@
 """Training learns, and writes what it says it writes."""
 
 import dataclasses
+import json
 import math
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def test_a_run_leaves_its_settings_history_and_model(tiny_run):
     run_dir, _ = tiny_run
     names = {path.name for path in run_dir.path.iterdir()}
     assert names == {"config.json", "history.csv", "model.keras", ".lock"}
-    document = run_dir.read_config()
+    document = json.loads(run_dir.config.read_text())
     assert document["settings"] == {**settings_dict(TINY), "strategy": "single"}
     assert set(document["versions"]) == {"python", "tensorflow", "keras", "numpy", "keras-cifar"}
     assert document["device"]

@@ -61,12 +61,9 @@ _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name i
     help="One device, or mirrored over all of this machine." + default_of("strategy"),
 )
 @click.option(
-    "--no-accelerate",
-    "accelerate",
-    flag_value=False,
-    type=bool,
+    "--accelerate/--no-accelerate",
     default=None,
-    help="Train the network's own layers, not their faster equals.",
+    help="Train in layers of the same function that are faster.  [default: accelerate]",
 )
 @click.option("--run-dir", type=PATH, help="For the run's files.  [default: runs/TIME-NAME]")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --run-dir.")
