@@ -86,7 +86,7 @@ def main(run: Path, backends: tuple[str, ...], pins: tuple[str, ...]) -> None:
         far = []
         for backend in backends:
             requirements = [f"keras=={version('keras')}", "numpy", pinned.get(backend, backend)]
-            python = new_environment(folder / backend, requirements)
+            python = new_environment(folder / f"with-{backend}", requirements)
             found = logits_elsewhere(
                 RunDir(run).model.absolute(), folder / "images.npy", python=python, backend=backend
             )

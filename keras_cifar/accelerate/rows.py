@@ -21,8 +21,8 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
         return [piece]
     return [
         RowRescaling(
-            scale=np.ravel(layer.scale),
-            offset=np.ravel(layer.offset),
+            scale=np.ravel(layer.scale).tolist(),
+            offset=np.ravel(layer.offset).tolist(),
             dtype=layer.dtype_policy,
             name=layer.name,
         )
@@ -38,9 +38,13 @@ class RowRescaling(layers.Layer):
         options: as every layer's.
     """
 
-    def __init__(self, *, scale: np.ndarray, offset: np.ndarray, **options: Any) -> None:
+    def __init__(self, *, scale: list[float], offset: list[float], **options: Any) -> None:
         super().__init__(**options)
         self.scale, self.offset = scale, offset
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, which TensorBoard's picture of the network wants."""
+        return {**super().get_config(), "scale": self.scale, "offset": self.offset}
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns images * scale + offset, (n, height, width, channels)."""
