@@ -4,7 +4,9 @@ Everything that training changes must end the same, to the bit: after each epoch
 the moving statistics, the optimiser's state and the dropout generators (in the checkpoints),
 and at the end the chosen model and history.csv, its seconds aside.
 
-    python scripts/kill_and_resume.py --kills 20
+    python scripts/kill_and_resume.py --kills 20 --optimizer adam
+
+What the script does not know are options of `keras-cifar train`.
 """
 
 import os
@@ -103,7 +105,7 @@ def differences(unbroken: RunDir, broken: RunDir) -> list[str]:
     return found
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--kills", default=20, show_default=True, help="At least so many kill -9.")
 @click.option(
     "--epochs",
@@ -112,12 +114,14 @@ def differences(unbroken: RunDir, broken: RunDir) -> list[str]:
     show_default=True,
     help="Of the run on the sample.",
 )
-@click.option("--optimizer", default="sgd", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the moments of the kills.")
 @click.option("--work-dir", type=click.Path(path_type=Path), help="[default: a temporary folder]")
-def main(kills: int, epochs: int, optimizer: str, seed: int, work_dir: Path | None) -> None:
+@click.argument("train_options", nargs=-1, type=click.UNPROCESSED)
+def main(
+    kills: int, epochs: int, seed: int, work_dir: Path | None, train_options: tuple[str, ...]
+) -> None:
     """Compares runs that were killed with one that was not."""
-    settings = ["--dataset", "sample", "--epochs", str(epochs), "--optimizer", optimizer]
+    settings = ["--dataset", "sample", "--epochs", str(epochs), *train_options]
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         unbroken = RunDir(Path(folder) / "unbroken")

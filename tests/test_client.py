@@ -95,8 +95,10 @@ def test_unreadable_files_are_reported_by_name_and_the_rest_answered(run_path, s
         "torn.png": "the image is damaged: its PNG data cannot be read",
         "torn.jpg": "the image is damaged: its JPEG data cannot be read",
     }
-    good = [answer for answer in answers if isinstance(answer, Prediction)]
-    assert good[0] == good[1]
+    first, second = (answer for answer in answers if isinstance(answer, Prediction))
+    assert first.label == second.label
+    # Where an image stands in a batch decides how its sums are rounded.
+    assert first.probabilities == pytest.approx(second.probabilities, abs=1e-5)
 
 
 def test_no_readable_file_leaves_nothing_but_failures(run_path, tmp_path):
@@ -300,9 +302,13 @@ def test_the_same_operations_work_in_a_graph(sample):
     in_graph = tf.function(image_from_bytes, input_signature=[tf.TensorSpec([], tf.string)])
     assert in_graph.get_concrete_function().structured_outputs.shape == (32, 32, 3)
     image = sample.images[0]
-    with_alpha = np.dstack([enlarged(image), np.full((288, 288), 99, np.uint8)])
-    for encoded in (encode(image, "PNG"), encode(image[..., 0], "PNG"), encode(with_alpha, "PNG")):
+    for encoded in (encode(image, "PNG"), encode(image[..., 0], "PNG")):
         np.testing.assert_array_equal(in_graph(tf.constant(encoded)), prepare_image(encoded))
+    # A graph may compute the means in another order, and then round one up that is at a half.
+    with_alpha = np.dstack([enlarged(image), np.full((288, 288), 99, np.uint8)])
+    encoded = encode(with_alpha, "PNG")
+    found = in_graph(tf.constant(encoded)).numpy().astype(int)
+    assert np.abs(found - prepare_image(encoded)).max() <= 1
 
 
 # Headers

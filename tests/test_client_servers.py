@@ -1,12 +1,10 @@
 """Both clients, and `predict`, against a whole server."""
 
-import io
 import json
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -32,12 +30,6 @@ def _no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def png(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
 @pytest.fixture(params=[RestClient, GrpcClient])
 def client_of(request, server):
     """Makes clients of the server, of each protocol."""
@@ -58,7 +50,7 @@ def hundred(sample, tmp_path_factory):
     """A hundred image files."""
     folder = tmp_path_factory.mktemp("images")
     for index, image in enumerate(sample.images[:100]):
-        (folder / f"{index:03}.png").write_bytes(png(image))
+        Image.fromarray(image).save(folder / f"{index:03}.png")
     return sorted(folder.iterdir())
 
 
@@ -85,28 +77,25 @@ def test_each_way_to_ask_gives_the_same_answers(command, server, exported, train
 
 def test_asking_by_rest_loads_no_tensorflow(server, hundred):
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from keras_cifar.cli import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "heavy = {'tensorflow', 'keras', 'grpc', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     arguments = ["predict", str(hundred[0]), "--url", server.url]
-    started = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"{hundred[0]}: ")
-    assert time.perf_counter() - started < 3
 
 
-def test_pixels_get_the_answers_of_the_same_images_encoded(client_of, sample):
-    images = sample.images[:40]
+def test_pixels_get_the_answers_of_the_same_images_encoded(client_of, sample, hundred):
     client = client_of()
-    for found, expected in zip(
-        client.predict_pixels(images), client.predict([png(image) for image in images]), strict=True
-    ):
+    by_pixels = client.predict_pixels(sample.images[:40])
+    by_bytes = client.predict([path.read_bytes() for path in hundred[:40]])
+    for found, expected in zip(by_pixels, by_bytes, strict=True):
         assert found.label == expected.label
         assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
         assert list(found.probabilities.values()) == sorted(found.probabilities.values())[::-1]
@@ -155,10 +144,10 @@ def test_metadata_are_the_same_over_both_protocols(server):
     assert signatures["image_bytes"]["inputs"]["image_bytes"]["dtype"] == "DT_STRING"
 
 
-def test_a_version_that_is_there_answers(client_of, sample):
+def test_a_version_that_is_there_answers(client_of, hundred):
     client = client_of(version=1)
-    client.wait_until_available(5)
-    assert isinstance(client.predict([png(sample.images[0])])[0], Answer)
+    client.wait_until_available(300)
+    assert isinstance(client.predict([hundred[0].read_bytes()])[0], Answer)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +159,9 @@ def test_a_version_that_is_there_answers(client_of, sample):
     ],
     ids=str,
 )
-def test_what_the_server_has_not_got_is_named(client_of, sample, settings, reason):
+def test_what_the_server_has_not_got_is_named(client_of, hundred, settings, reason):
     client = client_of(**settings)
-    for ask in (client.metadata, lambda: client.predict([png(sample.images[0])])):
+    for ask in (client.metadata, lambda: client.predict([hundred[0].read_bytes()])):
         with pytest.raises(ModelNotFoundError) as caught:
             ask()
         name = settings.get("model_name", "cifar10")
@@ -182,8 +171,9 @@ def test_what_the_server_has_not_got_is_named(client_of, sample, settings, reaso
             + re.escape(f"{reason}). {ModelNotFoundError.remedy}"),
             str(caught.value),
         )
-    with pytest.raises(ServerTimeoutError, match=r"\(waited 0\.2 s; at the end: the model cannot"):
-        client.wait_until_available(0.2)
+    # Asks at 0, 0.05, 0.15 and 0.35 s, and gives the last request the rest of the time.
+    with pytest.raises(ServerTimeoutError, match=r"\(waited 0\.7 s; at the end: the model cannot"):
+        client.wait_until_available(0.7)
 
 
 # The command
@@ -199,10 +189,10 @@ def in_process():
 
 def test_predict_waits_for_the_server_and_says_so_aside(in_process, server, hundred):
     for way in (("--url", server.url), ("--grpc", server.grpc)):
-        result = in_process(hundred[0], *way, "--wait", "30", "--version", "1", "--top", "1")
+        result = in_process(hundred[0], *way, "--wait", "300", "--version", "1", "--top", "1")
         assert result.exit_code == 0, result.output
         assert re.fullmatch(rf"{hundred[0]}: \w+ \d+\.\d%\n", result.stdout)
-        assert result.stderr == f"waiting for {way[1]}, at most 30 s\n"
+        assert result.stderr == f"waiting for {way[1]}, at most 300 s\n"
 
 
 def test_predict_names_what_the_server_has_not_got_in_one_line(in_process, server, hundred):
@@ -295,9 +285,3 @@ def test_grpc_without_its_extra_names_it(hundred):
     )
     assert result.returncode == 1
     assert result.stderr == "Error: gRPC needs more: pip install 'keras-cifar[serve]'\n"
-
-
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_of_nothing_is_refused(batch_size):
-    with pytest.raises(ValueError, match=rf"^batch_size: got {batch_size}, expected 1 or more\.$"):
-        RestClient("http://localhost:8501", batch_size=batch_size)

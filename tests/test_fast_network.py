@@ -50,7 +50,8 @@ def test_a_kernel_with_identity_passes_its_channels_on():
     outputs = keras.ops.convert_to_numpy(
         keras.ops.conv(images, with_identity(kernel), padding="same")
     )
-    np.testing.assert_array_equal(outputs[..., :4], images)
+    # A convolution may go by way of a transform, which rounds.
+    np.testing.assert_allclose(outputs[..., :4], images, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(with_identity(kernel)[..., 4:], kernel[..., 4:])
 
 
@@ -114,9 +115,11 @@ def test_a_saved_network_is_loaded_as_it_was(recipe, sample, tmp_path):
     model = recipe.build_model(seed=0)
     model.save(tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
+    for found, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
     images = sample.images[:4]
-    np.testing.assert_array_equal(
-        loaded.predict(images, verbose=0), model.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-4, atol=1e-4
     )
 
 

@@ -108,4 +108,4 @@ def test_a_lock_that_a_process_holds_is_busy_until_it_is_killed(tmp_path):
 def test_a_busy_lock_can_be_waited_for(tmp_path):
     path = tmp_path / "lock"
     with holding(path) as process, locked(path, when_busy=process.stdin.close):
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=300) == 0

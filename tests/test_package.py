@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import resource
 import statistics
 import subprocess
 import sys
@@ -85,18 +86,22 @@ def test_help_loads_no_tensorflow_numpy_or_matplotlib(command):
     assert "Usage:" in result.stdout
 
 
-def test_help_answers_within_0_3_seconds():
-    """The median of five, as a busy machine may be slow for once."""
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "keras_cifar", "train", "--help"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        seconds.append(time.perf_counter() - started)
-    assert statistics.median(seconds) < 0.3
+def processor_seconds(*arguments):
+    """Of a Python process, which waiting for a busy processor does not add to."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def test_help_takes_at_most_five_times_what_importing_click_takes():
+    """In alternation, the median of five: 2.4 times in November 2026, 0.14 s in all."""
+    ratios = [
+        processor_seconds("-m", "keras_cifar", "train", "--help")
+        / processor_seconds("-c", "import click")
+        for _ in range(5)
+    ]
+    assert statistics.median(ratios) < 5
 
 
 def test_the_version_is_the_packages():

@@ -162,7 +162,9 @@ from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import train
 for strategy in ("single", "mirrored"):
-    config = TrainConfig(dataset="sample", epochs=3, precision="float32", strategy=strategy)
+    config = TrainConfig(
+        dataset="sample", validation_fraction=0.5, epochs=2, precision="float32", strategy=strategy
+    )
     train(config, RunDir(pathlib.Path({str(tmp_path)!r}) / strategy))
 """
     result = subprocess.run(

@@ -16,7 +16,7 @@ from keras_cifar.serving import MODEL_NAME
 
 if TYPE_CHECKING:
     from keras_cifar.client import Failure, Prediction
-    from keras_cifar.client.server import ServerClient
+    from keras_cifar.client.server_client import ServerClient
 
 _SECONDS = click.FloatRange(0, min_open=True)
 # By the name that the client has for a setting, the user's.

@@ -1,8 +1,13 @@
 """Images -> class probabilities, from a model on this machine or from a server."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from keras_cifar.client.errors import (
+from keras_cifar.client.answers import Answer, Failure, Prediction, Refusal
+from keras_cifar.client.image_files import predict_files
+from keras_cifar.client.rest_client import RestClient
+from keras_cifar.client.server_client import VersionStatus
+from keras_cifar.client.server_errors import (
     AccessDeniedError,
     BadResponseError,
     InvalidInputError,
@@ -12,14 +17,10 @@ from keras_cifar.client.errors import (
     ServerUnavailableError,
     UntrustedServerError,
 )
-from keras_cifar.client.files import predict_files
-from keras_cifar.client.prediction import Answer, Failure, Prediction, Refusal
-from keras_cifar.client.rest import RestClient
-from keras_cifar.client.server import VersionStatus
 
 if TYPE_CHECKING:
-    from keras_cifar.client.grpc import GrpcClient
-    from keras_cifar.client.local import prepare_image
+    from keras_cifar.client.grpc_client import GrpcClient
+    from keras_cifar.client.local_model import prepare_image
 
 __all__ = [
     "AccessDeniedError",
@@ -42,14 +43,14 @@ __all__ = [
 ]
 
 
+# Not imported above: they load TensorFlow, which takes seconds and which REST has no need of.
+_WITH_TENSORFLOW = {
+    "GrpcClient": "keras_cifar.client.grpc_client",
+    "prepare_image": "keras_cifar.client.local_model",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # Here and not above: these two load TensorFlow, which takes seconds and REST has no need of.
-    if name == "GrpcClient":
-        from keras_cifar.client.grpc import GrpcClient
-
-        return GrpcClient
-    if name == "prepare_image":
-        from keras_cifar.client.local import prepare_image
-
-        return prepare_image
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WITH_TENSORFLOW:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WITH_TENSORFLOW[name]), name)

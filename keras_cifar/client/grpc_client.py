@@ -23,7 +23,14 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("gRPC needs more: pip install 'keras-cifar[serve]'") from error
 
-from keras_cifar.client.errors import (
+from keras_cifar.client.server_client import (
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    MAX_ATTEMPTS,
+    ServerClient,
+    VersionStatus,
+)
+from keras_cifar.client.server_errors import (
     AccessDeniedError,
     BadResponseError,
     InvalidInputError,
@@ -32,13 +39,6 @@ from keras_cifar.client.errors import (
     ServerTimeoutError,
     ServerUnavailableError,
     UntrustedServerError,
-)
-from keras_cifar.client.server import (
-    FIRST_WAIT_SECONDS,
-    LONGEST_WAIT_SECONDS,
-    MAX_ATTEMPTS,
-    ServerClient,
-    VersionStatus,
 )
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE, IMAGE_INPUT, IMAGE_SIGNATURE
 
@@ -77,7 +77,7 @@ _ERRORS = {
     grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
     grpc.StatusCode.UNIMPLEMENTED: BadResponseError,
 }
-# What gRPC says before its reason, of which the last is the one that counts.
+# gRPC lists what it tried before the reason of the last attempt.
 _ABOUT_ADDRESSES = re.compile(r"^.*last error: [A-Z]+: (ipv[46]:\S+: )?")
 _ADDRESS = re.compile(r"(dns:///?)?[^\s/]+:\d{1,5}|unix:[^\s]+")
 
@@ -108,18 +108,9 @@ class GrpcClient(ServerClient):
         """Closes the connection."""
         self._channel.close()
 
-    def status(self) -> list[VersionStatus]:
-        """Returns how the server is doing with the version, or with all versions if none is named.
-
-        TensorFlow Serving does not look at labels here.
-
-        Raises:
-            ServerError: the server does not answer, or does not know the model.
-        """
+    def _status(self) -> list[VersionStatus]:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=self._spec())
-        response = self._call(
-            self._models.GetModelStatus, request, timeout_seconds=self.timeout_seconds
-        )
+        response = self._call(self._models.GetModelStatus, request)
         states = get_model_status_pb2.ModelVersionStatus.State
         return [
             VersionStatus(found.version, states.Name(found.state), found.status.error_message)
@@ -148,9 +139,7 @@ class GrpcClient(ServerClient):
             inputs={_INPUTS[signature]: tf.make_tensor_proto(images)},
             output_filter=["probabilities"],
         )
-        response = self._call(
-            self._predictions.Predict, request, timeout_seconds=self.timeout_seconds
-        )
+        response = self._call(self._predictions.Predict, request)
         if "probabilities" not in response.outputs:
             raise self._error(BadResponseError, f"no probabilities, but {list(response.outputs)}")
         tensor = response.outputs["probabilities"]
@@ -170,11 +159,12 @@ class GrpcClient(ServerClient):
             spec.version_label = self.label
         return spec
 
-    def _call(self, method: Any, request: Any, *, timeout_seconds: float) -> Any:
+    def _call(self, method: Any, request: Any, *, timeout_seconds: float | None = None) -> Any:
         # Not call credentials, which gRPC sends by TLS alone: a proxy may have done that part.
         metadata = [("authorization", f"Bearer {self.token}")] if self.token else None
         try:
-            return method(request, timeout=timeout_seconds, metadata=metadata)
+            timeout = timeout_seconds or self.timeout_seconds
+            return method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             kind, detail = _described(error)
             raise self._error(kind, detail) from error

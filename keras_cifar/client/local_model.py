@@ -1,6 +1,5 @@
 """A model on this machine: of a run, in a .keras file, or exported."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_cifar.client.batches import MAX_IMAGE_BYTES, answer_each, check_encoded, in_batches
-from keras_cifar.client.prediction import Answer, Predict, Refusal, ranked, require_finite
+from keras_cifar.client.answers import (
+    MAX_IMAGE_BYTES,
+    Answer,
+    Predict,
+    answer_each,
+    check_encoded,
+    in_batches,
+    ranked,
+)
 from keras_cifar.errors import first_line
 from keras_cifar.image import image_from_bytes
 from keras_cifar.model.load import load_model
@@ -29,7 +35,7 @@ def local_predict(path: Path) -> Predict:
 
     Args:
         path: the folder of a run, a .keras file, a model directory with SavedModels (the highest
-            version counts), or one of its versions. A SavedModel is a program: load only such as
+            version counts), or one of its versions. A SavedModel is a program: load only one that
             you trust.
 
     Returns:
@@ -40,10 +46,10 @@ def local_predict(path: Path) -> Predict:
     """
     folder = _saved_model_folder(path)
     if folder is not None:
-        signature = _load_signature(folder)
-        return partial(_predict_saved_model, signature=signature, folder=folder)
+        answer = partial(_saved_model_answers, signature=_load_signature(folder), folder=folder)
+        return partial(answer_each, prepare=_decodable, answer=answer)
     model = load_model(RunDir(path).require_model() if path.is_dir() else path)
-    return partial(_predict_keras, model=model)
+    return partial(answer_each, prepare=prepare_image, answer=partial(_keras_answers, model=model))
 
 
 def _saved_model_folder(path: Path) -> Path | None:
@@ -75,44 +81,30 @@ def _load_signature(folder: Path) -> Any:
     return signatures[BYTES_SIGNATURE]
 
 
-def _predict_saved_model(
-    images: Sequence[bytes], *, signature: Any, folder: Path
-) -> list[Answer | Refusal]:
-    def answer(readable: list[bytes]) -> list[Answer]:
-        batches = in_batches(
-            readable, size=len, max_items=_SAVED_MODEL_BATCH_SIZE, max_bytes=MAX_IMAGE_BYTES
-        )
-        probabilities = [_probabilities(signature, batch) for batch in batches]
-        for of_batch in probabilities:
-            require_finite(of_batch, source=str(folder))
-        return [found for of_batch in probabilities for found in ranked(of_batch)]
-
-    return answer_each(images, prepare=_decodable, answer=answer)
-
-
 def _decodable(encoded: bytes) -> bytes:
     # In the graph one damaged image would cost all of its batch their answers.
     prepare_image(encoded)
     return encoded
 
 
-def _probabilities(signature: Any, images: list[bytes]) -> npt.NDArray[np.float64]:
-    outputs = signature(**{BYTES_INPUT: tf.constant(images)})
-    return np.asarray(outputs["probabilities"].numpy(), dtype=np.float64)
+def _saved_model_answers(images: list[bytes], *, signature: Any, folder: Path) -> list[Answer]:
+    batches = in_batches(
+        images, size=len, max_items=_SAVED_MODEL_BATCH_SIZE, max_bytes=MAX_IMAGE_BYTES
+    )
+    outputs = (signature(**{BYTES_INPUT: tf.constant(batch)}) for batch in batches)
+    probabilities = [output["probabilities"].numpy().astype(np.float64) for output in outputs]
+    return [answer for rows in probabilities for answer in ranked(rows, source=str(folder))]
 
 
-def _predict_keras(images: Sequence[bytes], *, model: keras.Model) -> list[Answer | Refusal]:
-    def answer(prepared: list[npt.NDArray[np.uint8]]) -> list[Answer]:
-        if not prepared:
-            return []
-        logits = predict_logits(model, np.stack(prepared), batch_size=_KERAS_BATCH_SIZE)
-        return ranked(np.exp(log_softmax(logits)))
-
-    return answer_each(images, prepare=prepare_image, answer=answer)
+def _keras_answers(images: list[npt.NDArray[np.uint8]], *, model: keras.Model) -> list[Answer]:
+    if not images:
+        return []
+    logits = predict_logits(model, np.stack(images), batch_size=_KERAS_BATCH_SIZE)
+    return ranked(np.exp(log_softmax(logits)), source=model.name)
 
 
 def prepare_image(encoded: bytes) -> npt.NDArray[np.uint8]:
-    """Makes what the model takes of an encoded image, as `image_from_bytes` does.
+    """Turns an encoded image into what the model takes, as `image_from_bytes` does.
 
     Args:
         encoded: PNG, JPEG, BMP, GIF or WebP of any size up to 100 million pixels. Larger ones

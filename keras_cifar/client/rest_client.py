@@ -1,26 +1,54 @@
 """The client of TensorFlow Serving's REST API. It needs no TensorFlow."""
 
 import base64
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
-from keras_cifar.client.errors import BadResponseError
-from keras_cifar.client.http import (
-    CONNECT_SECONDS,
-    RETRY,
-    answer_fault,
-    bearer,
-    checked_url,
-    json_document,
-    request_fault,
+from keras_cifar.client.http_errors import answer_fault, request_fault
+from keras_cifar.client.server_client import (
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    MAX_ATTEMPTS,
+    ServerClient,
+    VersionStatus,
 )
-from keras_cifar.client.server import ServerClient, VersionStatus
+from keras_cifar.client.server_errors import BadResponseError
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse  # which urllib3 1.26 calls otherwise
+
+# A connection comes about at once or not at all; a dead address is tried MAX_ATTEMPTS times.
+_CONNECT_SECONDS = 5
+
+
+class _Retry(Retry):
+    """Waits no longer than LONGEST_WAIT_SECONDS, whatever the server says."""
+
+    def get_retry_after(self, response: "BaseHTTPResponse") -> float | None:
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)
+
+
+# What may have reached the server (read, other) is not sent again.
+_RETRY = _Retry(
+    total=MAX_ATTEMPTS - 1,
+    read=False,
+    other=0,
+    redirect=0,
+    allowed_methods={"POST"},
+    status_forcelist={503},
+    backoff_factor=FIRST_WAIT_SECONDS / 2,
+    raise_on_status=False,
+)
 
 
 @dataclass(eq=False)
@@ -33,7 +61,7 @@ class RestClient(ServerClient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.address = checked_url(self.address)
+        self.address = _checked_url(self.address)
         if self.ca_certificate and not self.address.startswith("https:"):
             raise ValueError(
                 f"ca_certificate: got {self.ca_certificate}, expected none without https."
@@ -45,23 +73,16 @@ class RestClient(ServerClient):
         if self.label is not None:
             self._url += f"/labels/{quote(self.label, safe='')}"
         self._session = requests.Session()
-        self._session.auth = bearer(self.token) if self.token else None
-        self._session.mount(f"{self._url}:predict", HTTPAdapter(max_retries=RETRY))
+        self._session.auth = _bearer(self.token) if self.token else None
+        self._session.mount(f"{self._url}:predict", HTTPAdapter(max_retries=_RETRY))
 
     def close(self) -> None:
         """Closes the connection."""
         self._session.close()
 
-    def status(self) -> list[VersionStatus]:
-        """Returns how the server is doing with the version, or with all versions if none is named.
-
-        TensorFlow Serving does not look at labels here.
-
-        Raises:
-            ServerError: the server does not answer, or does not know the model.
-        """
+    def _status(self) -> list[VersionStatus]:
         url = self._base if self.version is None else self._url
-        document = self._send("GET", url, timeout_seconds=self.timeout_seconds)
+        document = self._send("GET", url)
         try:
             return [
                 VersionStatus(
@@ -81,12 +102,8 @@ class RestClient(ServerClient):
     def _probabilities(
         self, signature: str, images: list[bytes] | npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.float64]:
-        document = self._send(
-            "POST",
-            f"{self._url}:predict",
-            timeout_seconds=self.timeout_seconds,
-            body={"signature_name": signature, "instances": _as_json(images)},
-        )
+        body = {"signature_name": signature, "instances": _as_json(images)}
+        document = self._send("POST", f"{self._url}:predict", body=body)
         try:
             probabilities = _numbers([row["probabilities"] for row in document["predictions"]])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -101,29 +118,65 @@ class RestClient(ServerClient):
         method: str,
         url: str,
         *,
-        timeout_seconds: float,
+        timeout_seconds: float | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Returns the JSON object that a request is answered with."""
+        seconds = timeout_seconds or self.timeout_seconds
+        timeouts = min(_CONNECT_SECONDS, seconds), seconds
         try:
             response = self._session.request(
                 method,
                 url,
                 json=body,
-                timeout=(min(CONNECT_SECONDS, timeout_seconds), timeout_seconds),
+                timeout=timeouts,
                 # Here, as the session's own would give way to REQUESTS_CA_BUNDLE.
                 verify=str(self.ca_certificate) if self.ca_certificate else True,
                 # Wherever they lead, it is not what the user named; nor would it get the token.
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise self._error(*request_fault(error, timeout_seconds=timeout_seconds)) from error
-        document = json_document(response)
+            raise self._error(*request_fault(error, timeouts=timeouts)) from error
+        document = _json_document(response)
         if response.status_code != requests.codes.ok:
             raise self._error(*answer_fault(response, document=document))
         if not isinstance(document, dict):
             raise self._error(BadResponseError, f"no JSON object, but {response.text[:50]!r}")
         return document
+
+
+def _json_document(response: requests.Response) -> Any:
+    """Returns the document, in which TensorFlow Serving may write NaN; None if it is none."""
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _checked_url(url: str) -> str:
+    """Returns the URL without a slash at its end."""
+    expected = "expected http://HOST:PORT or https://HOST:PORT"
+    try:
+        parts = urlsplit(requests.Request("GET", url).prepare().url or "")
+        usable = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # of requests, of urlsplit, and of a port that is none
+        usable = False
+    if not usable:
+        raise ValueError(f"address: got {url!r}, {expected}.")
+    if parts.username is not None:
+        raise ValueError(f"address: got one with a user name, {expected} alone.")
+    if parts.query or parts.fragment or "/v1/models" in parts.path:
+        raise ValueError(f"address: got {url!r}, {expected} alone.")
+    return url.rstrip("/")
+
+
+def _bearer(token: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    # Not as a session's header, which would give way to ~/.netrc.
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return sign
 
 
 def _as_json(images: list[bytes] | npt.NDArray[np.uint8]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the clients of both protocols share: settings, batches, waiting, errors."""
+"""A client of a model server, whichever its protocol: settings, batches, waiting, errors."""
 
 import re
 import ssl
@@ -13,8 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES
-from keras_cifar.client.batches import answer_each, check_encoded, in_batches
-from keras_cifar.client.errors import (
+from keras_cifar.client.answers import (
+    Answer,
+    Refusal,
+    answer_each,
+    check_encoded,
+    in_batches,
+    ranked,
+)
+from keras_cifar.client.server_errors import (
     BadResponseError,
     InvalidInputError,
     ModelNotFoundError,
@@ -22,7 +29,6 @@ from keras_cifar.client.errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from keras_cifar.client.prediction import Answer, Refusal, ranked, require_finite
 from keras_cifar.serving import BYTES_SIGNATURE, IMAGE_SIGNATURE, MODEL_NAME
 
 # How often a request is sent at most; the waits in between double. Long enough for a full queue
@@ -113,16 +119,16 @@ class ServerClient(ABC):
         self.close()
 
     def predict(self, images: Sequence[bytes]) -> list[Answer | Refusal]:
-        """Has encoded images classified, as many to a request as fit.
+        """Asks about encoded images, as many in a request as fit.
 
-        They are checked here first, as far as their headers tell.
+        An image whose header is wrong or claims too much is refused here, and not sent.
 
         Args:
             images: PNG, JPEG, BMP, GIF or WebP of any size up to 100 million pixels; the server
-                makes of them what the model takes.
+                crops and scales them.
 
         Returns:
-            For each image, in their order, an answer, or why there is none.
+            For each image, in their order, an answer or a refusal.
 
         Raises:
             ServerError: the server does not answer, or not for this model.
@@ -138,9 +144,9 @@ class ServerClient(ABC):
         return answer_each(images, prepare=_with_sound_header, answer=answer)
 
     def _answer_or_halve(self, images: list[bytes]) -> list[Answer | Refusal]:
-        """Finds the images that a request is refused for; also meets a server's own limits."""
+        """Halves a refused request until its bad images are alone, or the server can take it."""
         try:
-            return [*ranked(self._checked_probabilities(BYTES_SIGNATURE, images))]
+            return [*self._answers(BYTES_SIGNATURE, images)]
         except InvalidInputError as error:
             if len(images) == 1:
                 return [Refusal(str(error))]
@@ -149,7 +155,7 @@ class ServerClient(ABC):
         return [answer for half in halves for answer in self._answer_or_halve(half)]
 
     def predict_pixels(self, images: npt.NDArray[np.uint8]) -> list[Answer]:
-        """Has images classified that are as the model takes them.
+        """Asks about images as the model takes them.
 
         Args:
             images: uint8 (n, 32, 32, 3).
@@ -166,24 +172,16 @@ class ServerClient(ABC):
             images[start : start + self.batch_size]
             for start in range(0, len(images), self.batch_size)
         )
-        return [
-            answer
-            for batch in batches
-            for answer in ranked(self._checked_probabilities(IMAGE_SIGNATURE, batch))
-        ]
+        return [answer for batch in batches for answer in self._answers(IMAGE_SIGNATURE, batch)]
 
-    def _checked_probabilities(
-        self, signature: str, images: list[bytes] | npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.float64]:
-        probabilities = self._probabilities(signature, images)
-        require_finite(probabilities, source=self.address)
-        return probabilities
+    def _answers(self, signature: str, images: list[bytes] | npt.NDArray[np.uint8]) -> list[Answer]:
+        return ranked(self._probabilities(signature, images), source=self.address)
 
     def wait_until_available(self, seconds: float) -> None:
         """Returns once the model's version can answer.
 
-        A server that cannot be reached yet, or has not loaded the version yet, is asked again.
-        What waiting does not mend (access denied, no trusted connection, no model server) is not.
+        A server that cannot be reached or has not loaded the version is asked again. Waiting ends
+        at once where it cannot help: access denied, no trusted connection, no model server.
 
         Args:
             seconds: longest wait.
@@ -220,7 +218,6 @@ class ServerClient(ABC):
         """
         return self._metadata(timeout_seconds=self.timeout_seconds)
 
-    @abstractmethod
     def status(self) -> list[VersionStatus]:
         """Returns how the server is doing with the version, or with all versions if none is named.
 
@@ -229,10 +226,14 @@ class ServerClient(ABC):
         Raises:
             ServerError: the server does not answer, or does not know the model.
         """
+        return self._status()
 
     @abstractmethod
     def close(self) -> None:
         """Closes the connection."""
+
+    @abstractmethod
+    def _status(self) -> list[VersionStatus]: ...
 
     @abstractmethod
     def _metadata(self, *, timeout_seconds: float) -> dict[str, Any]: ...
@@ -241,7 +242,7 @@ class ServerClient(ABC):
     def _probabilities(
         self, signature: str, images: list[bytes] | npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.float64]:
-        """Makes one request for n images; returns (n, 10)."""
+        """Returns (n, 10) for n images, which it asks for in one request."""
 
     def _check_shape(self, shape: tuple[int, ...], *, images: int) -> None:
         if shape != (images, NUM_CLASSES):

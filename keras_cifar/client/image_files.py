@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_cifar.client.batches import MAX_IMAGE_BYTES, answer_each, in_batches
-from keras_cifar.client.prediction import Answer, Failure, Predict, Prediction
-from keras_cifar.client.server import ServerClient
+from keras_cifar.client.answers import (
+    MAX_IMAGE_BYTES,
+    Answer,
+    Failure,
+    Predict,
+    Prediction,
+    answer_each,
+    in_batches,
+)
+from keras_cifar.client.server_client import ServerClient
 
-# Of files that are in memory at once.
+# Files that are in memory at once, and their bytes.
 _MAX_FILES = 500
 _MAX_BYTES = 64 << 20
 
@@ -42,7 +49,7 @@ def predict_files(
 
 def _local_predict(model: Path) -> Predict:
     # Imported here: it loads TensorFlow, which a server's client has no need of.
-    from keras_cifar.client.local import local_predict
+    from keras_cifar.client.local_model import local_predict
 
     return local_predict(model)
 
