@@ -19,12 +19,13 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
-from keras_cifar.serve.config import ModelConfig, read_batching
-from keras_cifar.serve.errors import ServingError
-from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
-from keras_cifar.serve.models import Models
-from keras_cifar.serve.servable import Runtime, Servable
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime, Servable
+from keras_cifar.serve.serving_error import ServingError
+from keras_cifar.serve.settings import Limits
+from keras_cifar.serve.text_config import read_batching
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 FULL = "The batch scheduling queue to which this task was submitted is full"

@@ -24,12 +24,13 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_cifar.serve.config import ModelConfig
-from keras_cifar.serve.errors import ServingError
-from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
-from keras_cifar.serve.models import Models, State
-from keras_cifar.serve.servable import Runtime
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.models.status import State
+from keras_cifar.serve.serving_error import ServingError
+from keras_cifar.serve.settings import Limits
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -5,11 +5,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_cifar.serve.errors import invalid
-from keras_cifar.serve.json_body import shortened
-from keras_cifar.serve.json_values import in_row, is_encoded, stacked, tensor
-from keras_cifar.serve.predict import DEFAULT_SIGNATURE
-from keras_cifar.serve.servable import Arrays
+from keras_cifar.serve.models.servable import Arrays
+from keras_cifar.serve.rest.json_body import shortened
+from keras_cifar.serve.rest.json_values import in_row, is_encoded, stacked, tensor
+from keras_cifar.serve.serving_error import invalid
+from keras_cifar.serving import DEFAULT_SIGNATURE
 
 ROWS, COLUMNS = "instances", "inputs"
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from grpc import StatusCode
 
-from keras_cifar.serve.errors import ServingError, invalid
-from keras_cifar.serve.json_body import shortened
+from keras_cifar.serve.rest.json_body import shortened
+from keras_cifar.serve.serving_error import ServingError, invalid
 
 BYTES_KEY = "b64"
 _MAX_DIMENSIONS = 32  # of NumPy 1; of NumPy 2, 64

@@ -4,11 +4,17 @@ from typing import Any
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from keras_cifar.serve.models import Status
-from keras_cifar.serve.predict import describe
-from keras_cifar.serve.servable import Servable
+from keras_cifar.serve.models.servable import Servable
+from keras_cifar.serve.models.status import Status
 
 SIGNATURES = "signature_def"
+
+
+def describe(servable: Servable, model_spec: Any, *, signature_name: str) -> None:
+    """Fills a tensorflow.serving.ModelSpec in: who answered."""
+    model_spec.name = servable.model
+    model_spec.version.value = servable.version
+    model_spec.signature_name = signature_name
 
 
 def model_metadata(servable: Servable) -> Any:

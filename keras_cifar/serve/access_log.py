@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from grpc import StatusCode
 
 from keras_cifar.serve.metrics import Metrics
-from keras_cifar.serve.servable import Servable
 
 access_log = logging.getLogger("keras_cifar.access")
 
@@ -43,9 +42,9 @@ class Record:
     status: int | None = None
     started: float = field(default_factory=time.perf_counter)
 
-    def answered_by(self, servable: Servable) -> None:
+    def answered_by(self, model: str, *, version: int) -> None:
         """Notes which version answers; names that no model has never get this far."""
-        self.model, self.version = servable.model, servable.version
+        self.model, self.version = model, version
 
     def close(self, metrics: Metrics) -> None:
         """Writes the log's line and counts the request."""

@@ -13,17 +13,21 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_cifar.serve.errors import invalid
-from keras_cifar.serve.examples import classify, regress
-from keras_cifar.serve.json_body import parse_body
-from keras_cifar.serve.json_examples import classifications_json, read_request, regressions_json
-from keras_cifar.serve.json_inputs import read_inputs, request_format, signature_name
-from keras_cifar.serve.json_outputs import predictions_json
-from keras_cifar.serve.model_service import SIGNATURES, model_status, signature_map
-from keras_cifar.serve.models import Models
-from keras_cifar.serve.predict import describe, run
-from keras_cifar.serve.records import Record
-from keras_cifar.serve.servable import Servable
+from keras_cifar.serve.access_log import Record
+from keras_cifar.serve.models.classify_regress import classify, regress
+from keras_cifar.serve.models.model_info import SIGNATURES, describe, model_status, signature_map
+from keras_cifar.serve.models.predict_tensors import run
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Servable
+from keras_cifar.serve.rest.json_body import parse_body
+from keras_cifar.serve.rest.json_examples import (
+    classifications_json,
+    read_request,
+    regressions_json,
+)
+from keras_cifar.serve.rest.json_inputs import read_inputs, request_format, signature_name
+from keras_cifar.serve.rest.json_outputs import predictions_json
+from keras_cifar.serve.serving_error import invalid
 
 # As in TensorFlow Serving's http_rest_api_util.cc: a path with its query must match as a whole.
 _CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -56,12 +60,13 @@ def answer(
     if method == "POST" and (match := _POST.fullmatch(target)):
         api = _APIS.get(match["method"])
         if api is not None:
-            record.api, compute = api
+            record.api, read = api
             parsed = parse_body(body)
             with models.borrow(**_chosen(match)) as servable:
-                record.answered_by(servable)
+                record.answered_by(servable.model, version=servable.version)
                 try:
-                    return compute(servable, parsed, record=record, deadline=deadline)
+                    record.examples, compute = read(servable, parsed)
+                    return compute(deadline=deadline)
                 except UnicodeEncodeError as error:  # of text such as "\ud800"
                     text = "JSON Parse error: The surrogate pair in string is invalid."
                     raise invalid(text) from error
@@ -87,37 +92,48 @@ def _number(version: str) -> int:
     return int(digits)
 
 
-def _predict(servable: Servable, body: dict[str, Any], *, record: Record, deadline: float) -> bytes:
+_Computed = tuple[int, Callable[..., bytes]]
+
+
+def _read_predict(servable: Servable, body: dict[str, Any]) -> _Computed:
+    """Returns the number of examples, and what computes the answer by a deadline."""
     name = signature_name(body)
     if name not in servable.signatures:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     key = request_format(body)
     inputs = read_inputs(body, servable.signatures[name].inputs)
-    record.examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
-    outputs = run(servable, name, inputs, deadline=deadline)
-    return predictions_json(outputs, key=key)
+    examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
+
+    def compute(*, deadline: float) -> bytes:
+        return predictions_json(run(servable, name, inputs, deadline=deadline), key=key)
+
+    return examples, compute
 
 
-def _classify(
-    servable: Servable, body: dict[str, Any], *, record: Record, deadline: float
-) -> bytes:
+def _read_classify(servable: Servable, body: dict[str, Any]) -> _Computed:
     request = classification_pb2.ClassificationRequest()
     read_request(body, request, method="classify")
-    record.examples = len(body["examples"])
-    return classifications_json(classify(servable, request, deadline=deadline).result)
+
+    def compute(*, deadline: float) -> bytes:
+        return classifications_json(classify(servable, request, deadline=deadline).result)
+
+    return len(body["examples"]), compute
 
 
-def _regress(servable: Servable, body: dict[str, Any], *, record: Record, deadline: float) -> bytes:
+def _read_regress(servable: Servable, body: dict[str, Any]) -> _Computed:
     request = regression_pb2.RegressionRequest()
     read_request(body, request, method="regress")
-    record.examples = len(body["examples"])
-    return regressions_json(regress(servable, request, deadline=deadline).result)
+
+    def compute(*, deadline: float) -> bytes:
+        return regressions_json(regress(servable, request, deadline=deadline).result)
+
+    return len(body["examples"]), compute
 
 
-_APIS: dict[str, tuple[str, Callable[..., bytes]]] = {
-    "predict": ("Predict", _predict),
-    "classify": ("Classify", _classify),
-    "regress": ("Regress", _regress),
+_APIS: dict[str, tuple[str, Callable[[Servable, dict[str, Any]], _Computed]]] = {
+    "predict": ("Predict", _read_predict),
+    "classify": ("Classify", _read_classify),
+    "regress": ("Regress", _read_regress),
 }
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_cifar.serve.errors import invalid
-from keras_cifar.serve.json_inputs import COLUMNS
-from keras_cifar.serve.json_values import BYTES_KEY, JSON_TYPES, type_name
-from keras_cifar.serve.servable import Arrays
+from keras_cifar.serve.models.servable import Arrays
+from keras_cifar.serve.rest.json_inputs import COLUMNS
+from keras_cifar.serve.rest.json_values import BYTES_KEY, JSON_TYPES, type_name
+from keras_cifar.serve.serving_error import invalid
 
 
 def predictions_json(outputs: Arrays, *, key: str) -> bytes:

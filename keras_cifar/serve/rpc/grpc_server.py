@@ -7,8 +7,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from keras_cifar.serve.grpc_api import TokenInterceptor
-from keras_cifar.serve.grpc_requests import DecodingInterceptor
+from keras_cifar.serve.rpc.interceptors import DecodingInterceptor, TokenInterceptor
 from keras_cifar.serve.settings import Settings, address
 
 # As TensorFlow Serving names them.

@@ -7,7 +7,7 @@ from typing import Any
 
 import uvicorn
 
-from keras_cifar.serve.http_protocol import PatientProtocol
+from keras_cifar.serve.rest.http_protocol import PatientProtocol
 from keras_cifar.serve.settings import Settings, address
 
 

@@ -22,7 +22,8 @@ _HTTP_STATUS = {
     StatusCode.UNAVAILABLE: 503,
     StatusCode.DEADLINE_EXCEEDED: 504,
 }
-# What TensorFlow adds of the graph's inner places, and of its own calls.
+# What TensorFlow adds of the graph's inner places, and of its own calls: only where it puts that,
+# since a reason may quote megabytes of a request. `client.errors` looks for it anywhere in a line.
 _INNER = re.compile(
     r"\A(Graph execution error:|\{\{function_node \S+\}\})|\n\t \[\[.*| \[Op:\w+\].*", re.DOTALL
 )

@@ -18,17 +18,18 @@ import grpc
 import tensorflow as tf
 import uvloop
 
-from keras_cifar.serve.config import ModelConfig, read_batching, read_metrics_path, read_models
-from keras_cifar.serve.errors import ServingError
-from keras_cifar.serve.grpc_api import add_services
-from keras_cifar.serve.grpc_server import Health, add_ports, grpc_server
-from keras_cifar.serve.http_app import Access, HttpApp
-from keras_cifar.serve.http_server import HttpServer, http_server, listener
 from keras_cifar.serve.logs import logging_to
 from keras_cifar.serve.metrics import Metrics
-from keras_cifar.serve.models import Models
-from keras_cifar.serve.servable import Runtime
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.rest.http_app import Access, HttpApp
+from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
+from keras_cifar.serve.rpc.grpc_api import add_services
+from keras_cifar.serve.rpc.grpc_server import Health, add_ports, grpc_server
+from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Settings, address
+from keras_cifar.serve.text_config import read_batching, read_metrics_path, read_models
 from keras_cifar.serve.watch import watching
 from keras_cifar.serving import BATCHING, METRICS_PATH
 

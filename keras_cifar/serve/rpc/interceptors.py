@@ -1,4 +1,4 @@
-"""Requests that are no messages, refused without leaving anything behind."""
+"""Calls that are refused before a service sees them: without the token, or no message at all."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,33 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
+from keras_cifar.serve.settings import bears_token
+
 _REFUSAL = "Exception deserializing request!"  # what grpcio would say
+
+
+class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Lets in who has the token; health checks are for anyone.
+
+    Args:
+        token: expected as "authorization: Bearer TOKEN".
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._refuse = grpc.unary_unary_rpc_method_handler(_refuse)
+
+    def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
+        """Returns the procedure, or one that refuses."""
+        given = dict(details.invocation_metadata).get("authorization", "")
+        is_open = details.method.startswith("/grpc.health.")
+        if is_open or bears_token(str(given), token=self._token):
+            return continuation(details)
+        return self._refuse
+
+
+def _refuse(_: Any, context: grpc.ServicerContext) -> None:
+    context.abort(StatusCode.UNAUTHENTICATED, "expected authorization: Bearer TOKEN")
 
 
 class DecodingInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]

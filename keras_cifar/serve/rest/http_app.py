@@ -1,7 +1,6 @@
 """The HTTP side of the server: the REST API, probes, metrics and the page."""
 
 import asyncio
-import hmac
 import json
 import logging
 import time
@@ -15,14 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from keras_cifar.serve.about import about
-from keras_cifar.serve.errors import ServingError, http_status
-from keras_cifar.serve.json_body import unzipped
-from keras_cifar.serve.models import Models
+from keras_cifar.serve.access_log import Record
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.page import render
-from keras_cifar.serve.records import Record
-from keras_cifar.serve.rest_api import answer
-from keras_cifar.serve.servable import Runtime
+from keras_cifar.serve.page.about import about
+from keras_cifar.serve.rest.json_body import unzipped
+from keras_cifar.serve.rest.rest_api import answer
+from keras_cifar.serve.serving_error import ServingError, http_status
+from keras_cifar.serve.settings import bears_token
 
 _JSON = "application/json"
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -179,9 +179,8 @@ class HttpApp:
             record.close(self._runtime.metrics)
 
     def _check_token(self, request: Request) -> None:
-        expected = f"Bearer {self._access.token}".encode()
-        given = request.headers.get("authorization", "").encode()
-        if self._access.token is not None and not hmac.compare_digest(given, expected):
+        given = request.headers.get("authorization", "")
+        if not bears_token(given, token=self._access.token):
             raise ServingError(
                 StatusCode.UNAUTHENTICATED, "expected the header Authorization: Bearer TOKEN"
             )

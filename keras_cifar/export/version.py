@@ -20,7 +20,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
 from keras_cifar.data.prepare import load
 from keras_cifar.errors import first_line
 from keras_cifar.export import litert, onnx, saved_model
-from keras_cifar.export.warmup import write_warmup
+from keras_cifar.export.warmup_requests import write_warmup
 from keras_cifar.files import naming, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.model.inference import inference_model

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from keras_cifar.serve.models import Models
-from keras_cifar.serve.servable import Servable
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Servable
 from keras_cifar.serving import ORIGIN_FILE
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_cifar.serve.errors import invalid
-from keras_cifar.serve.json_body import shortened
-from keras_cifar.serve.json_inputs import signature_name
-from keras_cifar.serve.json_outputs import shortest
-from keras_cifar.serve.json_values import decoded, is_encoded, json_kind
+from keras_cifar.serve.rest.json_body import shortened
+from keras_cifar.serve.rest.json_inputs import signature_name
+from keras_cifar.serve.rest.json_outputs import shortest
+from keras_cifar.serve.rest.json_values import decoded, is_encoded, json_kind
+from keras_cifar.serve.serving_error import invalid
 
 _INT64 = range(-(2**63), 2**63)
 

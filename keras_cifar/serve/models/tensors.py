@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_cifar.serve.errors import invalid
+from keras_cifar.serve.serving_error import invalid
 
 # The field that holds values of a type. `tf.make_tensor_proto` packs them into tensor_content,
 # but TensorFlow Serving's clients have learnt to read these.

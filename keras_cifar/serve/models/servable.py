@@ -14,9 +14,9 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow.core.protobuf import config_pb2
 
-from keras_cifar.serve.errors import ServingError, from_tensorflow, invalid
-from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
+from keras_cifar.serve.serving_error import ServingError, from_tensorflow, invalid
+from keras_cifar.serve.settings import Limits
 from keras_cifar.serving import Batching
 from keras_cifar.tf1_loader import load_saved_model, without_deprecation_warnings
 

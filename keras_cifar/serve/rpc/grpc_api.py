@@ -1,6 +1,5 @@
 """TensorFlow Serving's gRPC services."""
 
-import hmac
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +14,14 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_cifar.serve.config import model_configs
-from keras_cifar.serve.errors import ServingError, invalid
-from keras_cifar.serve.examples import classify, multi_inference, regress
-from keras_cifar.serve.model_service import SIGNATURES, model_metadata, model_status
-from keras_cifar.serve.models import Models
-from keras_cifar.serve.predict import predict
-from keras_cifar.serve.records import Record
-from keras_cifar.serve.servable import Runtime
+from keras_cifar.serve.access_log import Record
+from keras_cifar.serve.models.classify_regress import classify, multi_inference, regress
+from keras_cifar.serve.models.model_config import model_configs
+from keras_cifar.serve.models.model_info import SIGNATURES, model_metadata, model_status
+from keras_cifar.serve.models.predict_tensors import predict
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.serving_error import ServingError, invalid
 
 _MAX_MESSAGE = 1024  # characters of an error; the rest is cut off
 _log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class _Calls:
                 remaining = context.time_remaining()
                 deadline = time.time() + min(remaining or _FOREVER, _FOREVER)
                 with _borrowed(self._models, _model_spec(request)) as servable:
-                    record.answered_by(servable)
+                    record.answered_by(servable.model, version=servable.version)
                     record.examples = _examples(request)
                     return compute(servable, request, deadline=deadline)
 
@@ -155,27 +154,3 @@ def _examples(request: Any) -> int:
 def _cut(message: str) -> str:
     is_long = len(message) > _MAX_MESSAGE
     return f"{message[:_MAX_MESSAGE]}...TRUNCATED" if is_long else message
-
-
-class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Lets in who has the token; health checks are for anyone.
-
-    Args:
-        token: expected as "authorization: Bearer TOKEN".
-    """
-
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-        self._refuse = grpc.unary_unary_rpc_method_handler(_refuse)
-
-    def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
-        """Returns the procedure, or one that refuses."""
-        given = dict(details.invocation_metadata).get("authorization", "")
-        is_allowed = hmac.compare_digest(str(given).encode(), self._expected)
-        if is_allowed or details.method.startswith("/grpc.health."):
-            return continuation(details)
-        return self._refuse
-
-
-def _refuse(_: Any, context: grpc.ServicerContext) -> None:
-    context.abort(StatusCode.UNAUTHENTICATED, "expected authorization: Bearer TOKEN")

@@ -9,9 +9,10 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
-from keras_cifar.serve.errors import ServingError, invalid
-from keras_cifar.serve.predict import DEFAULT_SIGNATURE, describe
-from keras_cifar.serve.servable import Arrays, Servable
+from keras_cifar.serve.models.model_info import describe
+from keras_cifar.serve.models.servable import Arrays, Servable
+from keras_cifar.serve.serving_error import ServingError, invalid
+from keras_cifar.serving import DEFAULT_SIGNATURE
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"

@@ -6,43 +6,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
-import tensorflow as tf
 from grpc import StatusCode
 
 from keras_cifar.errors import described
 from keras_cifar.model_dir import versions
 from keras_cifar.run_dir import RunDir
-from keras_cifar.serve.config import ModelConfig
-from keras_cifar.serve.errors import ServingError, from_tensorflow, invalid
-from keras_cifar.serve.servable import Runtime, Servable
-from keras_cifar.serve.warmup import warm_up
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.servable import Runtime, Servable
+from keras_cifar.serve.models.status import State, Status, failed_status
+from keras_cifar.serve.models.warmup import warm_up
+from keras_cifar.serve.serving_error import ServingError, invalid
 
 # As TensorFlow Serving: a version that fails to load is tried again so often, at such intervals;
 # and, unlike there, at once when its files have changed, since it may have been half copied.
 _RETRIES = 5
 _RETRY_SECONDS = 60.0
 _log = logging.getLogger(__name__)
-
-
-class State(IntEnum):
-    """Of a version, by the names and numbers of get_model_status.proto."""
-
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-@dataclass
-class Status:
-    """How a version is, and what was wrong with it if it failed."""
-
-    state: State
-    code: StatusCode = StatusCode.OK
-    message: str = ""
 
 
 @dataclass
@@ -225,7 +206,7 @@ class Models:
         try:
             servable = self._ready(name, version, path)
         except Exception as error:  # whatever is wrong with it: the others go on
-            status = _failed(error)
+            status = failed_status(error)
             self._set_status(name, version, status)
             retries = failure.retries - 1 if failure and is_retry else _RETRIES
             self._failures[name, version] = _Failure(
@@ -328,13 +309,3 @@ def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
             stat = path.stat()
             found.append((str(path), stat.st_size, stat.st_mtime_ns))
     return frozenset(found)
-
-
-def _failed(error: Exception) -> Status:
-    if isinstance(error, ServingError):
-        return Status(State.END, error.code, error.message)
-    if isinstance(error, tf.errors.OpError):
-        return _failed(from_tensorflow(error))
-    if isinstance(error, OSError):
-        return Status(State.END, StatusCode.NOT_FOUND, described(error))
-    return Status(State.END, StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

@@ -10,12 +10,11 @@ from grpc import StatusCode
 from tensorflow_serving.apis import predict_pb2
 
 from keras_cifar.image_header import check_header
-from keras_cifar.serve.errors import ServingError, invalid
-from keras_cifar.serve.servable import Arrays, Servable
-from keras_cifar.serve.tensors import to_array, to_proto
-from keras_cifar.serving import BYTES_INPUT
-
-DEFAULT_SIGNATURE = "serving_default"
+from keras_cifar.serve.models.model_info import describe
+from keras_cifar.serve.models.servable import Arrays, Servable
+from keras_cifar.serve.models.tensors import to_array, to_proto
+from keras_cifar.serve.serving_error import ServingError, invalid
+from keras_cifar.serving import BYTES_INPUT, DEFAULT_SIGNATURE
 
 
 def predict(servable: Servable, request: Any, *, deadline: float) -> Any:
@@ -45,13 +44,6 @@ def predict(servable: Servable, request: Any, *, deadline: float) -> Any:
     for key in wanted:
         response.outputs[key].CopyFrom(to_proto(outputs[key]))
     return response
-
-
-def describe(servable: Servable, model_spec: Any, *, signature_name: str) -> None:
-    """Fills a tensorflow.serving.ModelSpec in: who answered."""
-    model_spec.name = servable.model
-    model_spec.version.value = servable.version
-    model_spec.signature_name = signature_name
 
 
 def _check_names(given: Iterable[str], *, expected: Iterable[str]) -> None:

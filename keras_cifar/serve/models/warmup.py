@@ -9,10 +9,10 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_cifar.serve.errors import ServingError, from_tensorflow, invalid
-from keras_cifar.serve.examples import classify, multi_inference, regress
-from keras_cifar.serve.predict import predict
-from keras_cifar.serve.servable import Servable
+from keras_cifar.serve.models.classify_regress import classify, multi_inference, regress
+from keras_cifar.serve.models.predict_tensors import predict
+from keras_cifar.serve.models.servable import Servable
+from keras_cifar.serve.serving_error import ServingError, from_tensorflow, invalid
 from keras_cifar.serving import WARMUP_FILE
 
 _MAX_RECORDS = 1000
