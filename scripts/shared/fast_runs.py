@@ -17,7 +17,7 @@ from keras_cifar.machine import cpu_model, pick_precision
 from keras_cifar.run_dir import RunDir
 
 KERAS_CIFAR = (sys.executable, "-m", "keras_cifar")
-TORCH_AIRBENCH = Path(__file__).with_name("torch_airbench.py")
+TORCH_AIRBENCH = Path(__file__).parents[1] / "torch_airbench.py"
 
 
 def describe() -> str:

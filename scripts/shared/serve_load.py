@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpc import StatusCode
-from serve_connections import Answer, rest_request
+from shared.serve_connections import Answer, rest_request
 
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.serving import (
