@@ -39,9 +39,9 @@ def write_warmup(folder: Path, *, images: npt.NDArray[np.uint8]) -> None:
 def prediction_log(signature: str, name: str, *, tensor: npt.ArrayLike) -> bytes:
     """Returns a serialised tensorflow.serving.PredictionLog of one Predict request.
 
-    Put together by hand, since the package with the official classes (tensorflow-serving-api)
-    would be one more requirement of every installation, for these four messages. The field
-    numbers are those of model.proto, predict.proto and prediction_log.proto.
+    Encoded by hand: the official classes (tensorflow-serving-api) are in the extra "serve" alone,
+    and an export needs none; classes made at run time would be twice this code. The field numbers
+    are those of model.proto, predict.proto and prediction_log.proto.
 
     Args:
         signature: of the model.

@@ -17,7 +17,8 @@ from keras_cifar.serve.models.model_config import ModelConfig, model_configs
 from keras_cifar.serving import BATCHING, METRICS_PATH, Batching
 
 # The two messages that the package with TensorFlow Serving's stubs lacks, by the names and types
-# in session_bundle_config.proto and monitoring_config.proto. Text has no use for field numbers.
+# in session_bundle_config.proto and monitoring_config.proto. They are made here at run time, as
+# protobuf's own parser of text needs their classes; it has no use for field numbers.
 _BATCHING_FIELDS = {
     "max_batch_size": "Int64Value",
     "batch_timeout_micros": "Int64Value",
