@@ -23,7 +23,7 @@ from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
-from keras_cifar.serve.rest.http_app import Access, HttpApp
+from keras_cifar.serve.rest.http_app import HttpApp
 from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
 from keras_cifar.serve.rpc.grpc_api import add_services
 from keras_cifar.serve.rpc.grpc_server import Health, add_ports, grpc_server
@@ -56,7 +56,8 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
     models = Models(
         _model_configs(settings), runtime=runtime, labels_may_wait=settings.labels_may_wait
     )
-    access = _access(settings)
+    monitoring = settings.monitoring_config
+    metrics_path = read_metrics_path(monitoring) if monitoring else METRICS_PATH
     _allow_many_connections()
     last_resort = _last_resort()
     with ExitStack() as stack:
@@ -73,7 +74,9 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
         gc.freeze()  # TensorFlow stays. To look it through at each collection would take 0.15 s.
         _start(models)
         stack.enter_context(watching(models, settings))
-        app = HttpApp(models, runtime=runtime, access=access, executor=executor)
+        app = HttpApp(
+            models, runtime=runtime, settings=settings, metrics_path=metrics_path, executor=executor
+        )
         http = http_server(app, settings, drain_seconds=_DRAIN_SECONDS)
         servers = _Servers(http, bound, app, rpc, health, last_resort)
         scheme = "https" if settings.ssl_certificate else "http"
@@ -98,13 +101,6 @@ def _model_configs(settings: Settings) -> list[ModelConfig]:
             raise OSError(f"{settings.models_config}: {error.message}") from error
     # Settings has seen to it that there is one or the other.
     return [ModelConfig(settings.model_name, Path(settings.model_dir or "").absolute())]
-
-
-def _access(settings: Settings) -> Access:
-    path: str | None = METRICS_PATH
-    if settings.monitoring_config:
-        path = read_metrics_path(settings.monitoring_config)
-    return Access(token=settings.token, cors=settings.cors, metrics_path=path)
 
 
 def _allow_many_connections() -> None:

@@ -49,7 +49,8 @@ def warm_up(servable: Servable) -> None:
 def _logs(path: str) -> Iterator[Any]:
     count = 0
     try:
-        for count, record in enumerate(_records(path), start=1):
+        records = tf.data.TFRecordDataset(path).as_numpy_iterator()
+        for count, record in enumerate(records, start=1):
             if count > _MAX_RECORDS:
                 raise invalid(
                     f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path}"
@@ -63,10 +64,6 @@ def _logs(path: str) -> Iterator[Any]:
             f"{path}: {from_tensorflow(error).message}. "
             "Please verify your warmup data is in TFRecord format.",
         ) from error
-
-
-def _records(path: str) -> Iterator[bytes]:
-    return iter(tf.data.TFRecordDataset(path).as_numpy_iterator())
 
 
 def _play(servable: Servable, log: Any) -> None:

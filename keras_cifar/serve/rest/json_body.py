@@ -41,19 +41,15 @@ def parse_body(body: bytes) -> dict[str, Any]:
         # less than 2 MiB of a thread's 8 (tried in November 2026), and no tensor needs over 32.
         raise invalid("JSON Parse error: Arrays and objects are nested too deep.") from error
     except ValueError as error:
-        raise _parse_error(error) from error
+        # An integer of over 4,300 digits is a ValueError without a place.
+        position = error.pos if isinstance(error, json.JSONDecodeError) else 0
+        raise invalid(f"JSON Parse error: Invalid value. at offset: {position}") from error
     if not isinstance(value, dict):
         raise invalid(f"JSON Value: {shortened(value)} Is not object")
     return value
 
 
 _DECODER = json.JSONDecoder()
-
-
-def _parse_error(error: ValueError) -> Exception:
-    # An integer of over 4,300 digits is a ValueError without a place.
-    position = error.pos if isinstance(error, json.JSONDecodeError) else 0
-    return invalid(f"JSON Parse error: Invalid value. at offset: {position}")
 
 
 def shortened(value: Any) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +14,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from keras_cifar.model_dir import MAX_VERSION
 from keras_cifar.serve.access_log import Record
 from keras_cifar.serve.models.classify_regress import classify, regress
 from keras_cifar.serve.models.model_info import SIGNATURES, describe, model_status, signature_map
@@ -35,7 +37,6 @@ _POST = re.compile(
     rf"(?i)/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<method>classify|regress|predict)"
 )
 _GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?P<metadata>/metadata)?")
-_MAX_VERSION = 2**63 - 1
 
 
 def answer(
@@ -87,7 +88,7 @@ def _chosen(match: re.Match[str]) -> dict[str, Any]:
 def _number(version: str) -> int:
     digits = version.lstrip("0") or "0"
     # Of thousands of digits, Python would refuse to make a number at all.
-    if len(digits) > len(str(_MAX_VERSION)) or int(digits) > _MAX_VERSION:
+    if len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION:
         raise invalid(f"Failed to convert version: {version} to numeric.")
     return int(digits)
 
@@ -110,30 +111,25 @@ def _read_predict(servable: Servable, body: dict[str, Any]) -> _Computed:
     return examples, compute
 
 
-def _read_classify(servable: Servable, body: dict[str, Any]) -> _Computed:
-    request = classification_pb2.ClassificationRequest()
-    read_request(body, request, method="classify")
+def _read_examples(servable: Servable, body: dict[str, Any], *, method: str) -> _Computed:
+    make_request, answer_to, as_json = _EXAMPLES[method]
+    request = make_request()
+    read_request(body, request, method=method)
 
     def compute(*, deadline: float) -> bytes:
-        return classifications_json(classify(servable, request, deadline=deadline).result)
+        return as_json(answer_to(servable, request, deadline=deadline).result)
 
     return len(body["examples"]), compute
 
 
-def _read_regress(servable: Servable, body: dict[str, Any]) -> _Computed:
-    request = regression_pb2.RegressionRequest()
-    read_request(body, request, method="regress")
-
-    def compute(*, deadline: float) -> bytes:
-        return regressions_json(regress(servable, request, deadline=deadline).result)
-
-    return len(body["examples"]), compute
-
-
-_APIS: dict[str, tuple[str, Callable[[Servable, dict[str, Any]], _Computed]]] = {
+_EXAMPLES: dict[str, tuple[Callable[[], Any], Callable[..., Any], Callable[[Any], bytes]]] = {
+    "classify": (classification_pb2.ClassificationRequest, classify, classifications_json),
+    "regress": (regression_pb2.RegressionRequest, regress, regressions_json),
+}
+_APIS: dict[str, tuple[str, Callable[..., _Computed]]] = {
     "predict": ("Predict", _read_predict),
-    "classify": ("Classify", _read_classify),
-    "regress": ("Regress", _read_regress),
+    "classify": ("Classify", partial(_read_examples, method="classify")),
+    "regress": ("Regress", partial(_read_examples, method="regress")),
 }
 
 
@@ -143,16 +139,13 @@ def _describe(models: Models, match: re.Match[str]) -> bytes:
     chosen = _chosen(match)
     if match["metadata"] is None:
         # The label is not looked at, nor does TensorFlow Serving.
-        return _as_json(model_status(models.statuses(chosen["name"], version=chosen["version"])))
+        statuses = models.statuses(chosen["name"], version=chosen["version"])
+        return json.dumps(_as_dict(model_status(statuses))).encode()
     spec = model_pb2.ModelSpec()
     with models.borrow(**chosen) as servable:
         describe(servable, spec, signature_name="")
         metadata = {SIGNATURES: _as_dict(signature_map(servable))}
     return json.dumps({"model_spec": _as_dict(spec), "metadata": metadata}).encode()
-
-
-def _as_json(message: Any) -> bytes:
-    return json.dumps(_as_dict(message)).encode()
 
 
 def _as_dict(message: Any) -> Any:
