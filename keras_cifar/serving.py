@@ -1,13 +1,16 @@
 """How a model is served: what export, deployment, servers and clients agree on."""
 
+import re
 from dataclasses import dataclass
 
 # Of weights and arithmetic of an exported model.
 EXPORT_PRECISIONS = ("float32", "bfloat16")
 # The name that a model has on a server where the user does not say otherwise.
 MODEL_NAME = "cifar10"
+# The signature of a request that names none.
+DEFAULT_SIGNATURE = "serving_default"
 # Signatures, and what each one calls its only input.
-IMAGE_SIGNATURE, IMAGE_INPUT = "serving_default", "image"
+IMAGE_SIGNATURE, IMAGE_INPUT = DEFAULT_SIGNATURE, "image"
 BYTES_SIGNATURE, BYTES_INPUT = "image_bytes", "image_bytes"
 # In the folder of a version: the requests that a server sends itself first, and where it is from.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -66,3 +69,8 @@ _IMAGE = "tensorflow/serving:2.20.0"
 def default_image(device: str) -> str:
     """Returns the Docker image of TensorFlow Serving for "cpu" or "gpu"."""
     return f"{_IMAGE}-gpu" if device == "gpu" else _IMAGE
+
+
+def is_token(text: str) -> bool:
+    """Returns whether a text can be a token: what a header carries as it is, without a space."""
+    return bool(re.fullmatch(r"[!-~]+", text))

@@ -22,7 +22,7 @@ from keras_cifar.machine import start_tensorflow
 
 start_tensorflow()
 
-from fast_runs import describe, evaluate_keras, train_keras, train_torch, write_data  # noqa: E402
+from shared.fast_runs import describe, evaluate_keras, train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402

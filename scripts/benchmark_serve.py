@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from serve_connections import Connection, GrpcConnection, RestConnection, connect
-from serve_load import (
+from shared.serve_connections import Connection, GrpcConnection, RestConnection, connect
+from shared.serve_load import (
     Question,
     Server,
     grpc_encoded,

@@ -23,7 +23,7 @@ from keras_cifar.machine import start_tensorflow
 start_tensorflow()
 
 import matplotlib as mpl  # noqa: E402
-from fast_runs import describe, train_keras, train_torch, write_data  # noqa: E402
+from shared.fast_runs import describe, train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.data.split import split_stratified  # noqa: E402

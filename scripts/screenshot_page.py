@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 from playwright.sync_api import sync_playwright
-from serve_load import running_server
+from shared.serve_load import running_server
 
 SIZE = {"width": 1200, "height": 860}
 

@@ -24,8 +24,14 @@ from typing import Any
 
 import click
 from grpc import StatusCode
-from serve_connections import Connection, GrpcConnection, RestConnection, connect, rest_request
-from serve_load import (
+from shared.serve_connections import (
+    Connection,
+    GrpcConnection,
+    RestConnection,
+    connect,
+    rest_request,
+)
+from shared.serve_load import (
     Question,
     Server,
     grpc_pixels,

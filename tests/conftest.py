@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,15 +105,27 @@ class Server:
 
 
 @contextmanager
-def run_server(folder: Path, *arguments: object, **options: Any) -> Iterator[Server]:
+def run_server(
+    folder: Path,
+    *arguments: object,
+    constants: Mapping[str, float] | None = None,
+    **options: Any,
+) -> Iterator[Server]:
     """Runs keras-cifar serve on free ports; afterwards it must end well.
 
     Args:
         folder: for its log.
         arguments: its arguments, ports aside.
+        constants: other values for the constants of modules, by their full names: a test need not
+            wait as long as a client.
         options: of the process.
     """
-    command = [sys.executable, "-m", "keras_cifar", "serve", *map(str, arguments)]
+    program = ["import runpy, keras_cifar.machine", "keras_cifar.machine.start_tensorflow()"]
+    for name, value in (constants or {}).items():
+        program += [f"import {name.rpartition('.')[0]}", f"{name} = {value}"]
+    program += ["runpy.run_module('keras_cifar', run_name='__main__')"]
+    start = ["-c", "\n".join(program)] if constants else ["-m", "keras_cifar"]
+    command = [sys.executable, *start, "serve", *map(str, arguments)]
     log = folder / "server.log"
     with (
         log.open("w") as stderr,
@@ -152,12 +164,13 @@ def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
-def _save_toy(version: Path, *, answer: float = 0.0) -> None:
+def _save_toy(version: Path, *, answer: float = 0.0, only: Collection[str] | None = None) -> None:
     """Writes a version in one step: a SavedModel that tells by its answers which one it is.
 
     Args:
         version: its folder, which a server sees at once and whole.
         answer: what each signature adds to the numbers it is given.
+        only: the signatures that it is to have; None for all. Each takes its time to be loaded.
     """
     module = tf.Module()
     module.answer = tf.Variable(float(answer))
@@ -185,7 +198,8 @@ def _save_toy(version: Path, *, answer: float = 0.0) -> None:
     }
     version.parent.mkdir(parents=True, exist_ok=True)
     folder = version.with_name(f".{version.name}")
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+    chosen = {name: signatures[name] for name in only or signatures}
+    tf.saved_model.save(module, str(folder), signatures=chosen)
     folder.rename(version)
 
 

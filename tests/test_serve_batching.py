@@ -19,12 +19,14 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
-from keras_cifar.serve.config import ModelConfig, read_batching
-from keras_cifar.serve.errors import ServingError
-from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
-from keras_cifar.serve.models import Models
-from keras_cifar.serve.servable import Runtime, Servable
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime, Servable
+from keras_cifar.serve.models.warmup import warm_up
+from keras_cifar.serve.serving_error import ServingError
+from keras_cifar.serve.settings import Limits
+from keras_cifar.serve.text_config import read_batching
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 FULL = "The batch scheduling queue to which this task was submitted is full"
@@ -51,24 +53,30 @@ def measured(metrics, name):
 # Warm-up
 
 
+@pytest.fixture(scope="module")
+def loaded(toy):
+    servable = Servable("toy", 1, toy, runtime=runtime())
+    yield servable
+    servable.close()
+
+
 @pytest.fixture
-def warming_up(toy, tmp_path):
-    """Loads the toy with what its warm-up file holds; returns the metrics, or raises."""
+def warming_up(loaded, tmp_path):
+    """Plays what a warm-up file holds to the toy; returns the metrics, or raises."""
 
-    def load(content):
-        version = tmp_path / "toy" / "1"
-        shutil.copytree(toy, version)
+    def play(content):
+        loaded.path, loaded.runtime = tmp_path / "toy" / "1", runtime()
         if content is not None:
-            (version / WARMUP_FILE).parent.mkdir(exist_ok=True)
-            (version / WARMUP_FILE).write_bytes(content)
-        shared = runtime()
-        configs = [ModelConfig("toy", version.parent)]
-        models = Models(configs, runtime=shared, labels_may_wait=False)
-        models.start()
-        models.close()
-        return shared.metrics
+            write_warmup(loaded.path, content)
+        warm_up(loaded)
+        return loaded.runtime.metrics
 
-    return load
+    return play
+
+
+def write_warmup(version, content):
+    (version / WARMUP_FILE).parent.mkdir(parents=True)
+    (version / WARMUP_FILE).write_bytes(content)
 
 
 def records(folder, *contents):
@@ -158,10 +166,20 @@ def test_j7_each_kind_of_request_is_played(warming_up, tmp_path):
         ),
     ],
 )
-def test_a_version_with_a_wrong_warm_up_is_not_loaded(warming_up, tmp_path, make, message):
-    start = re.escape(f"{tmp_path}/toy: version 1 cannot be loaded: ")
-    with pytest.raises(OSError, match=f"^{start}{message}$"):
+def test_a_wrong_warm_up_is_refused(warming_up, tmp_path, make, message):
+    with pytest.raises(ServingError, match=f"^{message}$"):
         warming_up(make(tmp_path))
+
+
+def test_a_version_with_a_wrong_warm_up_is_not_loaded(toy, tmp_path):
+    version = tmp_path / "toy" / "1"
+    shutil.copytree(toy, version)
+    write_warmup(version, records(tmp_path, b""))
+    configs = [ModelConfig("toy", version.parent)]
+    models = Models(configs, runtime=runtime(), labels_may_wait=False)
+    start = re.escape(f"{tmp_path}/toy: version 1 cannot be loaded: ")
+    with pytest.raises(OSError, match=f"^{start}Unsupported log_type for warmup: None$"):
+        models.start()
 
 
 # Batches
@@ -355,8 +373,8 @@ def test_j9_a_full_queue_takes_no_more(narrow):
 
 def test_j10_a_request_that_waits_too_long_is_told_so(narrow):
     assert by_rest(narrow, 2.5) == (504, {"error": "no answer within 2 s"})
-    time.sleep(1)  # it is computed to its end
-    busy = threading.Thread(target=by_rest, args=(narrow, 1.5))
+    time.sleep(0.7)  # it is computed to its end
+    busy = threading.Thread(target=by_rest, args=(narrow, 1.0))
     busy.start()
     time.sleep(0.3)
     code, _ = by_grpc(narrow, 30, timeout=0.5)

@@ -31,7 +31,7 @@ REST_REFUSAL = {"error": "expected the header Authorization: Bearer TOKEN"}
 def toys(save_toy, tmp_path_factory):
     """A folder with version 1 of the toy, which adds 10 to what it is given."""
     folder = tmp_path_factory.mktemp("toys") / "toy"
-    save_toy(folder / "1", answer=10)
+    save_toy(folder / "1", answer=10, only=["serving_default"])
     return folder
 
 
@@ -59,7 +59,9 @@ def guarded(serving, toys, certificate, tmp_path_factory):
     files = ("--ssl-certificate", certificate[0], "--ssl-key", certificate[1])
     logs = ("--access-log", folder / "access.log", "--grpc-socket", folder / "grpc.sock")
     with serving(
-        folder, toys, "--model-name", "toy", "--token", TOKEN, "--cors", *files, *logs
+        folder,
+        *(toys, "--poll", "0.05", "--model-name", "toy", "--token", TOKEN, "--cors"),
+        *(*files, *logs),
     ) as server:
         yield server
         log = server.log.read_text()
@@ -259,25 +261,18 @@ def test_the_metrics_have_tensorflow_servings_names_and_limits(ask):
     assert "_created" not in text
 
 
-def test_readiness_is_that_of_each_model(serving, toys, tmp_path, eventually):
-    folder = tmp_path / "toy"
-    folder.symlink_to(toys)
-    with serving(tmp_path, folder, "--model-name", "toy", "--poll", "0.05") as server:
+def test_readiness_is_that_of_each_model(ask, guarded, toys, eventually):
+    def ready():
+        status, _, body = ask("GET", "/v2/health/ready")
+        return status, body
 
-        def ready():
-            connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
-            connection.request("GET", "/v2/health/ready")
-            response = connection.getresponse()
-            body = response.read().decode()
-            connection.close()
-            return response.status, body
-
-        assert ready() == (200, "ready")
-        folder.unlink()
-        folder.mkdir()
-        eventually(lambda: ready() == (503, "not loaded: toy"))
-        folder.rmdir()
-        folder.symlink_to(toys)
-        eventually(lambda: ready() == (200, "ready"))
-    # To stderr, unless told otherwise; probes are no requests.
-    assert '"call"' not in server.log.read_text()
+    log = guarded.log.parent / "access.log"
+    before = log.read_text()
+    assert ready() == (200, "ready")
+    away = toys.rename(toys.with_name("away"))
+    toys.mkdir()
+    eventually(lambda: ready() == (503, "not loaded: toy"))
+    toys.rmdir()
+    away.rename(toys)
+    eventually(lambda: ready() == (200, "ready"))
+    assert log.read_text() == before  # probes are no requests

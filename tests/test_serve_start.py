@@ -32,7 +32,7 @@ OTHER_PORT = "Name another port: --{}-port N (0 for any that is free)."
 def toys(save_toy, tmp_path_factory):
     """A folder with version 1 of the toy, which adds 10 to what it is given."""
     folder = tmp_path_factory.mktemp("toys") / "toy"
-    save_toy(folder / "1", answer=10)
+    save_toy(folder / "1", answer=10, only=["serving_default", "slow"])
     return folder
 
 
@@ -233,7 +233,7 @@ def test_a_port_of_grpc_that_is_taken(refused, toys):
 def test_a_port_that_another_server_takes_while_the_models_load(toys, tmp_path, eventually):
     folder, sign = tmp_path / "toy", tmp_path / "grpc.sock"
     shutil.copytree(toys, folder)
-    slow_start(folder / "1", seconds=2)
+    slow_start(folder / "1", seconds=1)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "keras_cifar", "serve", folder, "--grpc-socket", sign]
@@ -314,8 +314,7 @@ def in_thread(function, *arguments):
     return result
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_end(serving, toys, tmp_path, number):
+def test_a_signal_lets_requests_end_and_cuts_no_connection_without_a_word(serving, toys, tmp_path):
     with (
         serving(tmp_path, toys, "--model-name", "toy") as server,
         grpc.insecure_channel(server.grpc) as channel,
@@ -325,8 +324,9 @@ def test_a_signal_lets_requests_end(serving, toys, tmp_path, number):
         assert health.Check(health_pb2.HealthCheckRequest()).status == 1
         waiting = [in_thread(post, server, 2.0) for _ in range(4)]
         waiting += [in_thread(predict, channel, 2.0) for _ in range(4)]
+        busy = [in_thread(_ask_until_refused, server) for _ in range(4)]
         time.sleep(0.5)
-        server.process.send_signal(number)
+        server.process.terminate()
         time.sleep(0.2)
         # Notice is given, and all is still answered, for the last time on this connection.
         assert get(server, "/v2/health/ready") == (503, "stopping", "close")
@@ -337,6 +337,7 @@ def test_a_signal_lets_requests_end(serving, toys, tmp_path, number):
         assert post(server, 0) == (200, {"predictions": [10]}, "close")
         assert server.process.wait(timeout=30) == 0
         answers = [result() for result in waiting]
+        assert all(result() for result in busy)
     assert [answer[:2] for answer in answers[:4]] == [(200, {"predictions": [12]})] * 4
     assert answers[4:] == [12] * 4
     log = server.log.read_text()
@@ -344,16 +345,6 @@ def test_a_signal_lets_requests_end(serving, toys, tmp_path, number):
     assert "Traceback" not in log
     with pytest.raises(ConnectionRefusedError):
         post(server, 0)
-
-
-def test_a_connection_that_gave_answers_is_not_cut_without_a_word(serving, toys, tmp_path):
-    with serving(tmp_path, toys, "--model-name", "toy", "--access-log", "off") as server:
-        ends = [in_thread(_ask_until_refused, server) for _ in range(4)]
-        time.sleep(0.5)
-        server.process.terminate()
-        ended = [end() for end in ends]
-        assert server.process.wait(timeout=30) == 0
-    assert all(ended), ended
 
 
 def _ask_until_refused(server):
@@ -376,9 +367,10 @@ def test_a_second_signal_ends_it_at_once(serving, toys, tmp_path):
     with serving(tmp_path, toys, "--model-name", "toy") as server:
         waiting = in_thread(_dropped, server)
         time.sleep(0.5)
-        server.process.terminate()
+        server.process.send_signal(signal.SIGINT)
         time.sleep(1.5)
         assert server.process.poll() is None
+        assert "stopping: requests at work have 30 s to end" in server.log.read_text()
         started = time.monotonic()
         server.process.terminate()
         code = server.process.wait(timeout=60)
@@ -400,18 +392,21 @@ def _dropped(server):
 
 @pytest.mark.slow
 def test_a_request_without_an_end_does_not_keep_it(serving, toys, tmp_path):
-    with serving(tmp_path, toys, "--model-name", "toy", "--timeout", 100) as server:
+    module = "keras_cifar.serve.lifecycle"
+    constants = {f"{module}._STOP_SECONDS": 4.0, f"{module}._DRAIN_SECONDS": 2.0}
+    arguments = (toys, "--model-name", "toy", "--timeout", 100)
+    with serving(tmp_path, *arguments, constants=constants) as server:
         waiting = in_thread(post, server, 60)
         time.sleep(0.5)
         started = time.monotonic()
         server.process.terminate()
         code = server.process.wait(timeout=60)
-        assert time.monotonic() - started < 32
+        assert time.monotonic() - started < 6
         server.process.returncode = 0  # what `serving` expects
         assert waiting() == (503, {"error": "the server has stopped"}, "close")
     assert code == 1
     log = server.log.read_text()
-    assert "stopped, after 30 s: what was still at work is dropped" in log
+    assert "stopped, after 4 s: what was still at work is dropped" in log
     assert "Traceback" not in log
 
 

@@ -64,9 +64,11 @@ def lines_until_ready(process):
     return lines
 
 
-@pytest.fixture
-def model_dir(exported):
-    return exported.version.parent
+@pytest.fixture(scope="module")
+def model_dir(save_toy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys") / "toy"
+    save_toy(folder / "1", only=["serving_default"])
+    return folder
 
 
 def test_the_program_is_run_with_the_kits_files_and_stops_with_the_command(

@@ -24,12 +24,13 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_cifar.serve.config import ModelConfig
-from keras_cifar.serve.errors import ServingError
-from keras_cifar.serve.limits import Limits
 from keras_cifar.serve.metrics import Metrics
-from keras_cifar.serve.models import Models, State
-from keras_cifar.serve.servable import Runtime
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.models.status import State
+from keras_cifar.serve.serving_error import ServingError
+from keras_cifar.serve.settings import Limits
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -108,7 +109,7 @@ def two_versions(save_toy, tmp_path_factory):
     """A folder with versions 1 and 2, which answer 0 with their number."""
     folder = tmp_path_factory.mktemp("two") / "toy"
     for number in (1, 2):
-        save_toy(folder / str(number), answer=number)
+        save_toy(folder / str(number), answer=number, only=["serving_default", "slow"])
     return folder
 
 
@@ -221,12 +222,12 @@ def test_i4_a_reload_needs_a_list_of_models(asked):
     )
 
 
-def test_i5_a_reload_returns_when_its_model_answers(asked, save_toy, tmp_path):
-    save_toy(tmp_path / "toy" / "1", answer=5)
+def test_i5_a_reload_returns_when_its_model_answers(asked, two_versions, tmp_path):
+    publish(two_versions / "1", tmp_path / "toy" / "1")
     slow_start(tmp_path / "toy" / "1", seconds=0.5)
     asked.reload(model(tmp_path / "toy", name="slow"))
     assert asked.states("slow") == {1: AVAILABLE}
-    assert asked.answer("slow") == 5
+    assert asked.answer("slow") == 1
 
 
 def test_i6_i7_f8_a_model_is_unloaded_and_loaded_again(asked, two_versions, eventually):
@@ -316,14 +317,14 @@ def test_i11_a_label_needs_a_loaded_version(asked, two_versions):
     assert asked.answer("toy/labels/stable") == 1
 
 
-def test_i12_a_new_label_may_wait_for_its_version(patient, save_toy, tmp_path, eventually):
-    save_toy(tmp_path / "toy" / "1", answer=1)
+def test_i12_a_new_label_may_wait_for_its_version(patient, two_versions, tmp_path, eventually):
+    publish(two_versions / "1", tmp_path / "toy" / "1")
     patient.reload(labelled(tmp_path / "toy", canary=2))
     assert patient.post("toy/labels/canary:predict", {"instances": [0.0]}) == (
         404,
         {"error": "Servable not found for request: Specific(toy, 2)"},
     )
-    save_toy(tmp_path / "toy" / "2", answer=2)
+    publish(two_versions / "2", tmp_path / "toy" / "2")
     assert eventually(lambda: patient.answer("toy/labels/canary")) == 2
 
 
@@ -336,11 +337,11 @@ def test_i13_a_label_that_is_there_does_not_wait(patient, two_versions):
 # models.config
 
 
-def test_i15_a_changed_file_is_taken_over(asked, two_versions, save_toy, tmp_path, eventually):
+def test_i15_a_changed_file_is_taken_over(asked, two_versions, tmp_path, eventually):
     asked.reload(model(two_versions))
-    save_toy(tmp_path / "other" / "7", answer=7)
+    publish(two_versions / "1", tmp_path / "other" / "7")
     asked.models_config.write_text(model(tmp_path / "other", name="other"))
-    assert eventually(lambda: asked.answer("other")) == 7
+    assert eventually(lambda: asked.answer("other")) == 1
     eventually(lambda: asked.states()[2] == END)
     assert asked.answer() is None
 
@@ -372,9 +373,9 @@ def test_a_file_that_is_gone_changes_nothing(asked, two_versions, eventually):
     asked.models_config.write_text(content)
 
 
-def test_i16_without_polling_the_file_is_read_once(patient, two_versions, save_toy, tmp_path):
+def test_i16_without_polling_the_file_is_read_once(patient, two_versions, tmp_path):
     patient.reload(model(two_versions))
-    save_toy(tmp_path / "other" / "7", answer=7)
+    publish(two_versions / "1", tmp_path / "other" / "7")
     patient.models_config.write_text(model(tmp_path / "other", name="other"))
     # As long as ten looks at the models' folders.
     threading.Event().wait(0.5)
@@ -423,11 +424,13 @@ def test_i20_a_folder_is_a_version_if_its_name_is_a_number(asked, two_versions, 
 # Versions that come and go
 
 
-def test_i21_a_new_version_is_loaded_before_the_old_one_goes(asked, save_toy, tmp_path, eventually):
+def test_i21_a_new_version_is_loaded_before_the_old_one_goes(
+    asked, two_versions, tmp_path, eventually
+):
     folder = tmp_path / "toy"
-    save_toy(folder / "1", answer=1)
+    publish(two_versions / "1", folder / "1")
     asked.reload(model(folder, name="gap"))
-    save_toy(tmp_path / "next" / "2", answer=2)
+    publish(two_versions / "2", tmp_path / "next" / "2")
     slow_start(tmp_path / "next" / "2", seconds=1)
     (tmp_path / "next" / "2").rename(folder / "2")
     eventually(lambda: asked.states("gap").get(2) == LOADING)

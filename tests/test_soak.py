@@ -11,7 +11,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SECONDS = 100
 # An hour or a night, for whoever has one.
-MINUTES = os.environ.get("KERAS_CIFAR_SOAK_MINUTES", "2")
+MINUTES = os.environ.get("KERAS_CIFAR_SOAK_MINUTES", "1")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_process_that_has_ended_is_noticed(soak):
 
 
 def test_an_answer_that_is_not_the_expected_one_ends_it(soak):
-    connections = importlib.import_module("serve_connections")
+    connections = importlib.import_module("shared.serve_connections")
     question = soak.Question(b"GET /", 200, b"cat")
     soak.expect(question, connections.Answer(200, b"a cat"))
     for wrong in (connections.Answer(503, b"a cat"), connections.Answer(200, b"a dog")):

@@ -173,7 +173,7 @@ def serve(
     # The weights of a version never change: oneDNN may keep them in the form it likes best.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     start_tensorflow()
-    from keras_cifar.serve.server import serve as run
+    from keras_cifar.serve.lifecycle import serve as run
 
     run(settings, announce=_announce)
 

@@ -29,7 +29,7 @@ from keras_cifar.client.server_errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from keras_cifar.serving import BYTES_SIGNATURE, IMAGE_SIGNATURE, MODEL_NAME
+from keras_cifar.serving import BYTES_SIGNATURE, IMAGE_SIGNATURE, MODEL_NAME, is_token
 
 # How often a request is sent at most; the waits in between double. Long enough for a full queue
 # to drain, and too short for anyone to wonder.
@@ -95,7 +95,7 @@ class ServerClient(ABC):
             raise ValueError(f"timeout_seconds: got {self.timeout_seconds}, expected more than 0.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size: got {self.batch_size}, expected 1 or more.")
-        if self.token is not None and not re.fullmatch(r"[!-~]+", self.token):
+        if self.token is not None and not is_token(self.token):
             raise ValueError("token: got spaces or signs beyond ASCII, expected none.")
         if self.ca_certificate is not None:
             _check_certificate(self.ca_certificate)

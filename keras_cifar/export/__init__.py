@@ -1,5 +1,5 @@
 """A run's model -> a verified, numbered version in a model directory."""
 
-from keras_cifar.export.run import Exported, export
+from keras_cifar.export.version import Exported, export
 
 __all__ = ["Exported", "export"]

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keras_cifar.serve.records import access_log
+from keras_cifar.serve.access_log import access_log
 
 
 @contextmanager

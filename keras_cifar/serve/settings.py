@@ -1,13 +1,27 @@
-"""How a server is to be run."""
+"""How a server is to be run, and how much one request may ask of it."""
 
-import re
+import hmac
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keras_cifar.serve.limits import Limits
-from keras_cifar.serving import MODEL_NAME
+from keras_cifar.serving import MODEL_NAME, is_token
 
-_TOKEN = re.compile(r"[!-~]+")
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond these, a request is refused before it can exhaust the machine.
+
+    Attributes:
+        body_bytes: of a request, unpacked; of each of its tensors too.
+        pixels: that an encoded image claims. A decoder needs about 15 bytes for each.
+        seconds: until a request over REST must have its answer.
+        requests: at work or waiting at the same time.
+    """
+
+    body_bytes: int = 64 * 2**20
+    pixels: int = 50_000_000
+    seconds: float = 30.0
+    requests: int = 256
 
 
 @dataclass(frozen=True)
@@ -60,8 +74,13 @@ class Settings:
             raise ValueError("model_dir: expected one, or --models-config in its place.")
         if (self.ssl_certificate is None) != (self.ssl_key is None):
             raise ValueError("ssl_certificate: expected with --ssl-key, or neither of the two.")
-        if self.token is not None and not _TOKEN.fullmatch(self.token):
+        if self.token is not None and not is_token(self.token):
             raise ValueError("token: expected letters, digits and signs of ASCII, and no space.")
+
+
+def bears_token(authorization: str, *, token: str | None) -> bool:
+    """Returns whether a request's header has the token; where there is none, any header does."""
+    return token is None or hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
 
 
 def address(host: str, port: int) -> str:

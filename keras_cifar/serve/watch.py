@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keras_cifar.errors import described
-from keras_cifar.serve.config import read_models
-from keras_cifar.serve.errors import ServingError
-from keras_cifar.serve.models import Models
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Settings
+from keras_cifar.serve.text_config import read_models
 
 _log = logging.getLogger(__name__)
 

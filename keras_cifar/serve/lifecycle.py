@@ -1,0 +1,182 @@
+"""Runs the server: loads, listens, keeps watch, and stops without dropping anybody's request."""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import tensorflow as tf
+import uvloop
+
+from keras_cifar.serve.logs import logging_to
+from keras_cifar.serve.metrics import Metrics
+from keras_cifar.serve.models.model_config import ModelConfig
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.rest.http_app import HttpApp
+from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
+from keras_cifar.serve.rpc.grpc_api import add_services
+from keras_cifar.serve.rpc.grpc_server import Health, add_ports, grpc_server
+from keras_cifar.serve.serving_error import ServingError
+from keras_cifar.serve.settings import Settings, address
+from keras_cifar.serve.text_config import read_batching, read_metrics_path, read_models
+from keras_cifar.serve.watch import watching
+from keras_cifar.serving import BATCHING, METRICS_PATH
+
+# After the signal to stop: for so long, all is answered but readiness, so that whoever sends the
+# requests hears of it; then those at work may end, and what is not over by then never will be.
+_NOTICE_SECONDS = 1.0
+_DRAIN_SECONDS = 27.0
+_STOP_SECONDS = 30.0
+_OPEN_FILES = 65_536
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second one ends it at once.
+
+    Args:
+        settings: of the server.
+        announce: is told the URL of REST and the address of gRPC, once both answer.
+
+    Raises:
+        OSError: a file cannot be read, a port not be had, or no version be loaded.
+    """
+    runtime = _runtime(settings)
+    models = Models(
+        _model_configs(settings), runtime=runtime, labels_may_wait=settings.labels_may_wait
+    )
+    monitoring = settings.monitoring_config
+    metrics_path = read_metrics_path(monitoring) if monitoring else METRICS_PATH
+    _allow_many_connections()
+    last_resort = _last_resort()
+    with ExitStack() as stack:
+        stack.callback(last_resort.cancel)
+        stack.enter_context(logging_to(settings.access_log))
+        # The ports come before the models, which take seconds: one that is taken shows at once.
+        bound = stack.enter_context(listener(settings))
+        executor = stack.enter_context(ThreadPoolExecutor(settings.limits.requests))
+        rpc = grpc_server(settings, executor)
+        add_services(rpc, models, runtime=runtime)
+        health = Health(rpc)
+        rpc_address = add_ports(rpc, settings)
+        stack.callback(models.close)
+        gc.freeze()  # TensorFlow stays. To look it through at each collection would take 0.15 s.
+        _start(models)
+        stack.enter_context(watching(models, settings))
+        app = HttpApp(
+            models, runtime=runtime, settings=settings, metrics_path=metrics_path, executor=executor
+        )
+        http = http_server(app, settings, drain_seconds=_DRAIN_SECONDS)
+        servers = _Servers(http, bound, app, rpc, health, last_resort)
+        scheme = "https" if settings.ssl_certificate else "http"
+        url = f"{scheme}://{address(settings.host, bound.getsockname()[1])}"
+        uvloop.run(_run(servers, announce=lambda: announce(url, rpc_address)))
+
+
+def _runtime(settings: Settings) -> Runtime:
+    if settings.batching_parameters:
+        batching = read_batching(settings.batching_parameters)
+    else:
+        batching = BATCHING["gpu" if tf.config.list_physical_devices("GPU") else "cpu"]
+    metrics = Metrics(thread_pool_name=batching.thread_pool_name)
+    return Runtime(batching=batching, limits=settings.limits, metrics=metrics)
+
+
+def _model_configs(settings: Settings) -> list[ModelConfig]:
+    if settings.models_config:
+        try:
+            return read_models(settings.models_config)
+        except ServingError as error:
+            raise OSError(f"{settings.models_config}: {error.message}") from error
+    # Settings has seen to it that there is one or the other.
+    return [ModelConfig(settings.model_name, Path(settings.model_dir or "").absolute())]
+
+
+def _allow_many_connections() -> None:
+    """Each is a file; the usual 1,024 are too few for those who connect and say nothing."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start(models: Models) -> None:
+    try:
+        models.start()
+    except ServingError as error:
+        raise OSError(error.message) from error
+
+
+@dataclass(frozen=True)
+class _Servers:
+    http: HttpServer
+    listener: socket.socket
+    app: HttpApp
+    rpc: grpc.Server
+    health: Health
+    last_resort: threading.Timer
+
+    def stop(self) -> threading.Event:
+        """Accepts nothing more; returns what is set when gRPC has answered what it had accepted."""
+        self.http.should_exit = True
+        ended: threading.Event = self.rpc.stop(_DRAIN_SECONDS)
+        return ended
+
+
+async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
+    stop = _first_signal()
+    servers.rpc.start()
+    listening = asyncio.create_task(servers.http.serve(sockets=[servers.listener]))
+    while not servers.http.started:
+        if listening.done():
+            await listening  # raises
+        await asyncio.sleep(0.01)
+    servers.health.serving()
+    announce()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
+    servers.app.is_draining = True
+    servers.health.stopping()
+    _log.info("stopping: requests at work have %.0f s to end", _STOP_SECONDS)
+    servers.last_resort.start()
+    await asyncio.wait([listening], timeout=_NOTICE_SECONDS)
+    ended = servers.stop()
+    await listening
+    await asyncio.to_thread(ended.wait)
+
+
+def _first_signal() -> asyncio.Event:
+    """Returns what the first signal sets; the second one drops what is at work."""
+    first = asyncio.Event()
+
+    def heed(number: int) -> None:
+        if first.is_set():
+            _end("stopped at once, as told: what was at work is dropped", code=128 + number)
+        first.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, heed, number)
+    return first
+
+
+def _last_resort() -> threading.Timer:
+    text = f"stopped, after {_STOP_SECONDS:.0f} s: what was still at work is dropped"
+    timer = threading.Timer(_STOP_SECONDS, _end, [text], {"code": 1})
+    timer.daemon = True
+    return timer
+
+
+def _end(text: str, *, code: int) -> None:
+    """Ends the process as it is. TensorFlow cannot be interrupted, and Python would wait for it."""
+    _log.warning("%s", text)
+    os._exit(code)

@@ -1,0 +1,77 @@
+"""tensorflow.TensorProto to arrays and back."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_cifar.serve.serving_error import invalid
+
+# The field that holds values of a type. `tf.make_tensor_proto` packs them into tensor_content,
+# but TensorFlow Serving's clients have learnt to read these.
+_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.uint8: "int_val",
+    tf.int8: "int_val",
+    tf.uint16: "int_val",
+    tf.int16: "int_val",
+    tf.int32: "int_val",
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+    tf.half: "half_val",
+    tf.bfloat16: "half_val",
+}
+
+
+# What each string takes beyond its bytes: tensorflow::tstring.
+_STRING_BYTES = 24
+
+
+def to_array(proto: Any, *, max_bytes: int) -> npt.NDArray[Any]:
+    """Returns a TensorProto's value.
+
+    Args:
+        proto: a few bytes of it may claim a value of any size, filled with one number.
+        max_bytes: of the value; beyond, it is refused.
+
+    Raises:
+        ServingError: it is not well-formed, or too large.
+    """
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+        shape = [dim.size for dim in proto.tensor_shape.dim]
+        if dtype in (tf.resource, tf.variant):
+            raise invalid(f"tensor of type {dtype.name}: expected numbers or strings")
+        if min(shape, default=0) < 0 or _bytes(proto, dtype, math.prod(shape)) > max_bytes:
+            raise invalid(f"tensor of shape {shape}: expected at most {max_bytes} bytes")
+        return np.asarray(tf.make_ndarray(proto))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise invalid(f"malformed tensor: {error}") from error
+
+
+def _bytes(proto: Any, dtype: tf.DType, elements: int) -> int:
+    if dtype != tf.string:
+        return int(elements * dtype.size)
+    sizes = [len(value) for value in proto.string_val] or [0]
+    filling = max(0, elements - len(sizes)) * sizes[-1]
+    return _STRING_BYTES * elements + sum(sizes) + filling
+
+
+def to_proto(array: npt.NDArray[Any]) -> Any:
+    """Returns an array as a TensorProto with one field entry a value."""
+    dtype = tf.as_dtype(array.dtype)
+    proto = tf.make_tensor_proto([], dtype, [0])
+    proto.ClearField("tensor_content")
+    proto.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+    bits = array.view(np.uint16) if _FIELDS.get(dtype) == "half_val" else array
+    if dtype in _FIELDS:
+        getattr(proto, _FIELDS[dtype]).extend(bits.ravel().tolist())
+    else:
+        proto = tf.make_tensor_proto(array)
+    return proto

@@ -1,0 +1,154 @@
+"""TensorFlow Serving's REST API: who is asked what, and the answer in JSON."""
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import (
+    classification_pb2,
+    model_pb2,
+    regression_pb2,
+)
+
+from keras_cifar.model_dir import MAX_VERSION
+from keras_cifar.serve.access_log import Record
+from keras_cifar.serve.models.classify_regress import classify, regress
+from keras_cifar.serve.models.model_info import SIGNATURES, describe, model_status, signature_map
+from keras_cifar.serve.models.predict_tensors import run
+from keras_cifar.serve.models.registry import Models
+from keras_cifar.serve.models.servable import Servable
+from keras_cifar.serve.rest.json_body import parse_body
+from keras_cifar.serve.rest.json_examples import (
+    classifications_json,
+    read_request,
+    regressions_json,
+)
+from keras_cifar.serve.rest.json_inputs import read_inputs, request_format, signature_name
+from keras_cifar.serve.rest.json_outputs import predictions_json
+from keras_cifar.serve.serving_error import invalid
+
+# As in TensorFlow Serving's http_rest_api_util.cc: a path with its query must match as a whole.
+_CHOICE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_POST = re.compile(
+    rf"(?i)/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<method>classify|regress|predict)"
+)
+_GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?P<metadata>/metadata)?")
+
+
+def answer(
+    models: Models, method: str, target: str, *, body: bytes, record: Record, deadline: float
+) -> bytes:
+    """Answers a request to the API.
+
+    Args:
+        models: that may be asked.
+        method: of HTTP.
+        target: the path as it was sent, with its query.
+        body: uncompressed.
+        record: where it is noted who answered.
+        deadline: seconds since the epoch.
+
+    Returns:
+        JSON.
+
+    Raises:
+        ServingError: there is no answer.
+    """
+    if method == "POST" and (match := _POST.fullmatch(target)):
+        api = _APIS.get(match["method"])
+        if api is not None:
+            record.api, read = api
+            parsed = parse_body(body)
+            with models.borrow(**_chosen(match)) as servable:
+                record.answered_by(servable.model, version=servable.version)
+                try:
+                    record.examples, compute = read(servable, parsed)
+                    return compute(deadline=deadline)
+                except UnicodeEncodeError as error:  # of text such as "\ud800"
+                    text = "JSON Parse error: The surrogate pair in string is invalid."
+                    raise invalid(text) from error
+    if method == "GET" and (match := _GET.fullmatch(target)):
+        return _describe(models, match)
+    raise invalid(f"Malformed request: {method} {target}")
+
+
+def _chosen(match: re.Match[str]) -> dict[str, Any]:
+    version, label = match["version"], match["label"]
+    return {
+        "name": unquote(match["name"]),
+        "version": None if version is None else _number(version),
+        "label": None if label is None else unquote(label),
+    }
+
+
+def _number(version: str) -> int:
+    digits = version.lstrip("0") or "0"
+    # Of thousands of digits, Python would refuse to make a number at all.
+    if len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION:
+        raise invalid(f"Failed to convert version: {version} to numeric.")
+    return int(digits)
+
+
+_Computed = tuple[int, Callable[..., bytes]]
+
+
+def _read_predict(servable: Servable, body: dict[str, Any]) -> _Computed:
+    """Returns the number of examples, and what computes the answer by a deadline."""
+    name = signature_name(body)
+    if name not in servable.signatures:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    key = request_format(body)
+    inputs = read_inputs(body, servable.signatures[name].inputs)
+    examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
+
+    def compute(*, deadline: float) -> bytes:
+        return predictions_json(run(servable, name, inputs, deadline=deadline), key=key)
+
+    return examples, compute
+
+
+def _read_examples(servable: Servable, body: dict[str, Any], *, method: str) -> _Computed:
+    make_request, answer_to, as_json = _EXAMPLES[method]
+    request = make_request()
+    read_request(body, request, method=method)
+
+    def compute(*, deadline: float) -> bytes:
+        return as_json(answer_to(servable, request, deadline=deadline).result)
+
+    return len(body["examples"]), compute
+
+
+_EXAMPLES: dict[str, tuple[Callable[[], Any], Callable[..., Any], Callable[[Any], bytes]]] = {
+    "classify": (classification_pb2.ClassificationRequest, classify, classifications_json),
+    "regress": (regression_pb2.RegressionRequest, regress, regressions_json),
+}
+_APIS: dict[str, tuple[str, Callable[..., _Computed]]] = {
+    "predict": ("Predict", _read_predict),
+    "classify": ("Classify", partial(_read_examples, method="classify")),
+    "regress": ("Regress", partial(_read_examples, method="regress")),
+}
+
+
+def _describe(models: Models, match: re.Match[str]) -> bytes:
+    if match["name"] is None:
+        raise invalid("Missing model name in request.")
+    chosen = _chosen(match)
+    if match["metadata"] is None:
+        # The label is not looked at, nor does TensorFlow Serving.
+        statuses = models.statuses(chosen["name"], version=chosen["version"])
+        return json.dumps(_as_dict(model_status(statuses))).encode()
+    spec = model_pb2.ModelSpec()
+    with models.borrow(**chosen) as servable:
+        describe(servable, spec, signature_name="")
+        metadata = {SIGNATURES: _as_dict(signature_map(servable))}
+    return json.dumps({"model_spec": _as_dict(spec), "metadata": metadata}).encode()
+
+
+def _as_dict(message: Any) -> Any:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )

@@ -1,0 +1,1 @@
+"""The gRPC side: TensorFlow Serving's services and health checks, over grpcio."""
