@@ -18,7 +18,7 @@ LAYERS = (
     ("cli", "__main__"),
     ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
     ("data", "model", "optimize", "image", "history", "model_dir", "tf1_loader", "run_dir"),
-    ("image_header", "config"),
+    ("config",),
     ("cifar10", "fast", "serving", "machine", "files", "errors"),
 )
 COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")

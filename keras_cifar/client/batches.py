@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from keras_cifar.client.prediction import Answer, Refusal
-from keras_cifar.image_header import MAX_PIXELS, Header, check_header
+from keras_cifar.image.header import MAX_PIXELS, Header, check_header
 
 # An uncompressed image of as many pixels as are read, with alpha.
 MAX_IMAGE_BYTES = 4 * MAX_PIXELS

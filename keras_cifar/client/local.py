@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_cifar.client.batches import MAX_IMAGE_BYTES, answer_each, check_encoded, in_batches
 from keras_cifar.client.prediction import Answer, Predict, Refusal, ranked, require_finite
 from keras_cifar.errors import first_line
-from keras_cifar.image import image_from_bytes
+from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.model.load import load_model
 from keras_cifar.model.predict import log_softmax, predict_logits
 from keras_cifar.model_dir import FORMAT_FILES, version_format, versions
