@@ -30,7 +30,7 @@ class SplitFacts(NamedTuple):
     Attributes:
         examples: how many; each class has a tenth of them.
         sha256: digest of all images and labels that does not depend on their order
-            (see `keras_cifar.data.examples.content_digest`).
+            (see `keras_cifar.data.examples.in_canonical_order`).
     """
 
     examples: int
@@ -52,6 +52,16 @@ CIFAR10 = DatasetFacts(
     train=SplitFacts(50_000, "d59acf989e068e709ce686cda292672c7b212c08d29d3d3e6d8c3aa99eba6a85"),
     test=SplitFacts(10_000, "899683d46c3a8c66fd56e1af12202e69fe5a4517be10b0f68e04c78fe585c57c"),
 )
+# Of the files in cifar-10-python.tar.gz, as torchvision's CIFAR10 class (datasets/cifar.py) lists
+# them; a git-annex copy of the extracted files has the same digests as their keys.
+PYTHON_BATCHES_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
 # A stratified part of CIFAR-10 that ships in this package (scripts/make_sample.py).
 SAMPLE = DatasetFacts(
     name="cifar10_sample",

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
-from keras_cifar.data.read import dataset_folder, is_prepared
+from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
 from keras_cifar.machine import cpu_flags, cpu_model, pick_precision
 from keras_cifar.run_dir import RUNS, newest_run
 

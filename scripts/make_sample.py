@@ -12,8 +12,7 @@ import numpy as np
 import keras_cifar
 from keras_cifar.cifar10 import CIFAR10, NUM_CLASSES, SAMPLE, SplitFacts
 from keras_cifar.data.examples import Examples, Splits, in_canonical_order
-from keras_cifar.data.read import dataset_folder, read_split
-from keras_cifar.data.write import write_folder
+from keras_cifar.data.tfds_folder import dataset_folder, read_split, write_folder
 
 SAMPLE_DIR = Path(keras_cifar.__file__).parent / "data" / "sample"
 

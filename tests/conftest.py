@@ -36,7 +36,7 @@ import tensorflow as tf  # noqa: E402
 
 from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
-from keras_cifar.data.read import dataset_folder, is_prepared  # noqa: E402
+from keras_cifar.data.tfds_folder import dataset_folder, is_prepared  # noqa: E402
 from keras_cifar.export import Exported, export  # noqa: E402
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.client import Failure, Prediction, predict_files, prepare_image
-from keras_cifar.image import image_from_bytes
-from keras_cifar.image_header import MAX_PIXELS, check_header
+from keras_cifar.image.decode import image_from_bytes
+from keras_cifar.image.header import MAX_PIXELS, check_header
 from keras_cifar.model.article import build_model
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.recipes.config import settings_dict

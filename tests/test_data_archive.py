@@ -1,5 +1,6 @@
 """The two archives of the original, made here from the sample's images, and what may be wrong."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import SAMPLE
-from keras_cifar.data.archive import read_archive
 from keras_cifar.data.examples import Splits
 from keras_cifar.data.prepare import load, prepare
-from keras_cifar.data.read import read_split
+from keras_cifar.data.source.archive import read_archive
+from keras_cifar.data.tfds_folder import read_split
 
 BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 TEST_BATCH = "cifar-10-batches-py/test_batch"
@@ -75,8 +76,14 @@ def python_members(splits):
     return {f"cifar-10-batches-py/{name}": python_batch(part) for name, part in batches(splits)}
 
 
+def digests(members):
+    """The table of digests that lets `read_archive` open these pickles."""
+    return {name.split("/")[-1]: hashlib.md5(each).hexdigest() for name, each in members.items()}
+
+
 def write_archive(path, members):
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+    mode = "w" if path.suffix == ".tar" else "w:gz"
+    with tarfile.open(path, mode) as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -84,9 +91,34 @@ def write_archive(path, members):
     return path
 
 
+def write_folder(path, members):
+    for name, content in members.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return path
+
+
+def write_inner_folder(path, members):
+    (folder,) = write_folder(path, members).iterdir()
+    return folder
+
+
 @pytest.mark.parametrize("members", [binary_members, python_members])
-def test_both_archives_give_the_examples_in_their_order(splits, tmp_path, members):
-    read = read_archive(write_archive(tmp_path / "any.tgz", members(splits)), dataset=SAMPLE)
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("any.tgz", write_archive),
+        ("unpacked by a browser.tar", write_archive),
+        ("folder", write_folder),
+        ("folder", write_inner_folder),
+    ],
+    ids=["gzipped", "tar", "folder", "inner folder"],
+)
+def test_both_archives_give_the_examples_in_their_order(splits, tmp_path, members, name, write):
+    files = members(splits)
+    path = write(tmp_path / name, files)
+    read = read_archive(path, dataset=SAMPLE, pickles=digests(files))
     for got, expected in zip(read, splits, strict=True):
         np.testing.assert_array_equal(got.images, expected.images)
         np.testing.assert_array_equal(got.labels, expected.labels)
@@ -114,14 +146,26 @@ class Malicious:
         return os.system, ("touch ran",)
 
 
-def test_a_pickle_that_calls_something_is_refused_and_not_run(splits, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "write"), [("a.tar.gz", write_archive), ("a", write_folder)])
+def test_a_pickle_that_calls_something_is_refused_and_not_run(tmp_path, monkeypatch, name, write):
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps({"data": Malicious()}, protocol=2)
-    path = write_archive(tmp_path / "a.tar.gz", {TEST_BATCH: content})
-    with pytest.raises(OSError, match=r"test_batch in it: it contains code \(posix\.system\)"):
+    path = write(tmp_path / name, {TEST_BATCH: content})
+    with pytest.raises(OSError, match="test_batch in it: it is not the published file, and no"):
         prepare(SAMPLE, data_dir=tmp_path / "data", archive=path)
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "data" / SAMPLE.name).exists()
+
+
+def test_a_pickle_that_calls_something_is_not_run_even_if_its_digest_is_right(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    files = {TEST_BATCH: pickle.dumps({"data": Malicious()}, protocol=2)}
+    path = write_archive(tmp_path / "a.tar.gz", files)
+    with pytest.raises(OSError, match=r"test_batch in it: it contains code \(posix\.system\)"):
+        read_archive(path, dataset=SAMPLE, pickles=digests(files))
+    assert not (tmp_path / "ran").exists()
 
 
 # PROTO 5, BYTEARRAY8 of 2**40 bytes, which Python would take from memory before it reads them.
@@ -139,31 +183,49 @@ WRONG_PICKLES = {
 @pytest.mark.parametrize("content", WRONG_PICKLES.values(), ids=WRONG_PICKLES.keys())
 def test_a_wrong_pickle_is_one_line(tmp_path, content):
     path = write_archive(tmp_path / "a.tar.gz", {TEST_BATCH: content})
-    with pytest.raises(OSError, match="test_batch in it: it is no pickle") as raised:
+    with pytest.raises(OSError, match="test_batch in it: it is not the published file") as raised:
         read_archive(path, dataset=SAMPLE)
     assert "\n" not in str(raised.value)
     assert str(raised.value).startswith(f"{path}: ")
 
 
-def test_arrays_and_labels_of_other_shapes_are_refused(splits, tmp_path):
-    test = splits.test
-    wrong = {
-        "not uint8": python_batch(test, data=planes(test).view(np.int8)),
-        "not uint8 ": python_batch(test, data=planes(test)[:-1]),
-        "500 labels": python_batch(test, labels=[1]),
-        "labels are not all 0": python_batch(test, labels=[10] * 500),
-        "labels are not all": python_batch(test, labels=["cat"] * 500),
-    }
-    for reason, content in wrong.items():
-        path = write_archive(tmp_path / "a.tar.gz", {TEST_BATCH: content})
-        with pytest.raises(OSError, match=reason.strip()):
-            read_archive(path, dataset=SAMPLE)
+def test_the_published_digests_open_no_batch_of_other_images(splits, tmp_path):
+    path = write_archive(tmp_path / "a.tar.gz", python_members(splits))
+    with pytest.raises(OSError, match="data_batch_1 in it: it is not the published file"):
+        read_archive(path, dataset=SAMPLE)
 
 
-def test_a_cut_off_archive_is_one_line_and_leaves_nothing(splits, tmp_path):
-    path = write_archive(tmp_path / "a.tar.gz", binary_members(splits))
+def test_a_batch_under_the_name_of_another_is_refused(splits, tmp_path):
+    files = python_members(splits)
+    table = digests(files)
+    first, second = (f"cifar-10-batches-py/data_batch_{number}" for number in (1, 2))
+    files[first], files[second] = files[second], files[first]
+    path = write_archive(tmp_path / "a.tar.gz", files)
+    with pytest.raises(OSError, match="data_batch_1 in it: it is not the published file"):
+        read_archive(path, dataset=SAMPLE, pickles=table)
+
+
+@pytest.mark.parametrize(
+    ("folder", "changed"),
+    [("bin", None), ("py", {"labels": [10] * 500}), ("py", {"labels": ["cat"] * 500})],
+    ids=["a byte", "a number", "text"],
+)
+def test_labels_that_are_no_classes_are_refused(splits, tmp_path, folder, changed):
+    if changed is None:
+        content = np.full((500, 3073), 10, np.uint8).tobytes()
+        files = {"cifar-10-batches-bin/test_batch.bin": content}
+    else:
+        files = {TEST_BATCH: python_batch(splits.test, **changed)}
+    path = write_archive(tmp_path / "a.tar.gz", files)
+    with pytest.raises(OSError, match="its labels are not all 0 to 9"):
+        read_archive(path, dataset=SAMPLE, pickles=digests(files))
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar"])
+def test_a_cut_off_archive_is_one_line_and_leaves_nothing(splits, tmp_path, name):
+    path = write_archive(tmp_path / name, binary_members(splits))
     path.write_bytes(path.read_bytes()[:-100_000])
-    with pytest.raises(OSError, match=r"cut off.*Expected cifar-10-binary"):
+    with pytest.raises(OSError, match=r"it is cut off.*Expected cifar-10-binary"):
         prepare(SAMPLE, data_dir=tmp_path / "data", archive=path)
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == [".cifar10_sample.lock"]
 
@@ -175,8 +237,8 @@ def test_files_that_are_no_archive_say_what_is_wrong(splits, tmp_path):
     wrong = {
         "data_batch_3 is missing from it": write_archive(tmp_path / "a", members),
         "3073 bytes instead of 1536500": write_archive(tmp_path / "b", short),
-        "Not a gzipped file": tmp_path / "c",
-        "Is a directory": tmp_path,
+        "it is no tar archive": tmp_path / "c",
+        "data_batch_1 is missing from it": tmp_path,
         "no such file": tmp_path / "absent",
     }
     (tmp_path / "c").write_text("hello")

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_cifar.data.download import DownloadError, Limits, download
+from keras_cifar.data.source.download import DownloadError, Limits, download
 
 LIMITS = Limits(timeout_seconds=0.5, attempts=3, first_wait_seconds=0.01)
 CONTENT = np.random.RandomState(0).bytes(300_000)

@@ -17,11 +17,11 @@ import tensorflow_datasets as tfds
 
 from keras_cifar import cifar10
 from keras_cifar.cifar10 import CIFAR10, SAMPLE
-from keras_cifar.data import fetch
-from keras_cifar.data.download import Limits
-from keras_cifar.data.parquet import read_parquet
 from keras_cifar.data.prepare import default_data_dir, load, prepare
-from keras_cifar.data.read import dataset_folder, read_split
+from keras_cifar.data.source import fetch
+from keras_cifar.data.source.download import Limits
+from keras_cifar.data.source.parquet import read_parquet
+from keras_cifar.data.tfds_folder import dataset_folder, read_split
 
 LIMITS = Limits(timeout_seconds=5, attempts=2, first_wait_seconds=0.01)
 TRAIN, TEST = fetch.PARQUET_FILES

@@ -7,7 +7,7 @@ import pytest
 
 from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import prepare
-from keras_cifar.data.read import is_prepared, read_split
+from keras_cifar.data.tfds_folder import is_prepared, read_split
 
 TFRECORD = "cifar10_sample-test.tfrecord-00000-of-00001"
 

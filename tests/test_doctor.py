@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keras_cifar.cifar10 import CIFAR10
-from keras_cifar.data.read import dataset_folder
+from keras_cifar.data.tfds_folder import dataset_folder
 from keras_cifar.doctor import as_json, diagnose, format_diagnosis
 from keras_cifar.machine import pick_precision
 from keras_cifar.recipes import TrainConfig

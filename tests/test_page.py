@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expe
 
 import keras_cifar.serve.page
 from keras_cifar.cifar10 import CLASS_NAMES
-from keras_cifar.image import image_from_bytes
+from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.serve.page import render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -14,7 +14,6 @@ import pytest
 
 from keras_cifar.history import read_history
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, resume, train
 from keras_cifar.train.fit import compile_model

@@ -24,7 +24,9 @@ from keras_cifar.machine import start_tensorflow
 @click.command()
 @data_dir_option
 @dataset_option
-@click.option("--archive", type=PATH, help="Prepare from this cifar-10-{binary,python}.tar.gz.")
+@click.option(
+    "--archive", type=PATH, help="Prepare from this cifar-10-{binary,python}.tar.gz or its folder."
+)
 @click.option("--mirror", metavar="URL", help="Download from here: an archive, or Parquet files.")
 @click.option("--grid", type=PATH, metavar="FILE.png", help="Draw 10 images of each class.")
 @click.option("--seed", type=int, help="Of the split and of the grid." + default_of("seed"))
@@ -50,9 +52,8 @@ def data(
         check_picture(grid, option="--grid")
     start_tensorflow()
     from keras_cifar.data.prepare import prepare
-    from keras_cifar.data.read import read_split
-    from keras_cifar.data.split import split_stratified
-    from keras_cifar.data.table import format_table, split_table
+    from keras_cifar.data.split import format_table, split_stratified, split_table
+    from keras_cifar.data.tfds_folder import read_split
 
     facts = DATASETS[config.dataset]
     with wrong_usage(mirror="--mirror"):

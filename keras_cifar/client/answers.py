@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_cifar.cifar10 import CLASS_NAMES
-from keras_cifar.image_header import MAX_PIXELS, Header, check_header
+from keras_cifar.image.header import MAX_PIXELS, Header, check_header
 
 # An uncompressed image of as many pixels as are read, with alpha.
 MAX_IMAGE_BYTES = 4 * MAX_PIXELS

@@ -19,7 +19,7 @@ from keras_cifar.client.answers import (
     ranked,
 )
 from keras_cifar.errors import first_line
-from keras_cifar.image import image_from_bytes
+from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import log_softmax, predict_logits
 from keras_cifar.model_dir import FORMAT_FILES, version_format, versions

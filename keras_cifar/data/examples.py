@@ -55,6 +55,13 @@ def in_canonical_order(examples: Examples) -> tuple[Examples, str]:
     return examples.take(order), hashlib.sha256(digests[order].tobytes()).hexdigest()
 
 
+def checked_labels(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """Returns labels of any integer type as int64; raises ValueError if one is not in 0..9."""
+    if labels.dtype.kind not in "iu" or not np.isin(labels, range(NUM_CLASSES)).all():
+        raise ValueError(f"its labels are not all 0 to {NUM_CLASSES - 1}")
+    return labels.astype(np.int64)
+
+
 def check(examples: Examples, digest: str, *, facts: SplitFacts) -> None:
     """Raises ValueError unless number, classes and content are those of `facts`."""
     per_class = np.bincount(examples.labels, minlength=NUM_CLASSES).tolist()

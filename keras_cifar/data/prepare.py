@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 import click
 
 from keras_cifar.cifar10 import DatasetFacts
-from keras_cifar.data.download import Limits
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.fetch import SOURCES, fetch_archive, fetch_first
-from keras_cifar.data.read import dataset_folder, is_prepared, read_split
-from keras_cifar.data.write import remove_unfinished_folders, write_folder
+from keras_cifar.data.source.download import Limits
+from keras_cifar.data.source.fetch import SOURCES, fetch_archive, fetch_first
+from keras_cifar.data.tfds_folder import (
+    dataset_folder,
+    is_prepared,
+    read_split,
+    remove_unfinished_folders,
+    write_folder,
+)
 from keras_cifar.files import locked
 
 _SHIPPED = Path(__file__).parent / "sample"
@@ -56,7 +61,8 @@ def prepare(
         dataset: CIFAR10 or SAMPLE.
         data_dir: TFDS's data folder; None for TFDS_DATA_DIR or, without it, TFDS's own default.
         mirror: URL to download from in place of `SOURCES`, of the kinds that these are.
-        archive: cifar-10-binary.tar.gz or cifar-10-python.tar.gz; needs no network.
+        archive: cifar-10-binary.tar.gz, cifar-10-python.tar.gz, or a folder with the files of one
+            of them; needs no network.
         limits: of downloads.
 
     Returns:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
-from keras_cifar.image import image_from_bytes
+from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE, IMAGE_INPUT, IMAGE_SIGNATURE
 from keras_cifar.tf1_loader import load_saved_model
 

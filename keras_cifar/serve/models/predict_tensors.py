@@ -9,7 +9,7 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow_serving.apis import predict_pb2
 
-from keras_cifar.image_header import check_header
+from keras_cifar.image.header import check_header
 from keras_cifar.serve.models.model_info import describe
 from keras_cifar.serve.models.servable import Arrays, Servable
 from keras_cifar.serve.models.tensors import to_array, to_proto

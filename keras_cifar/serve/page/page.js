@@ -1,7 +1,7 @@
 "use strict";
 
 const SIDE = 32; // of the network's input, in pixels
-const MAX_PIXELS = 100_000_000; // as in keras_cifar/image_header.py
+const MAX_PIXELS = 100_000_000; // as in keras_cifar/image/header.py
 const LIKELY = 0.5; // the most probable class has at least this, or none is named
 const TIMEOUT_MS = 30_000;
 

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES, DatasetFacts, SplitFacts
-from keras_cifar.data.examples import Examples, Splits
+from keras_cifar.cifar10 import IMAGE_SHAPE, DatasetFacts, SplitFacts
+from keras_cifar.data.examples import Examples, Splits, checked_labels
 from keras_cifar.data.options import without_autotune
 from keras_cifar.errors import first_line
 
@@ -47,7 +47,7 @@ def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
         table = _read_table(path, facts=facts)
         pngs = pc.struct_field(table["img"], "bytes").to_pylist()
         labels = table["label"].to_numpy()
-        return Examples(_decode_pngs(pngs), _checked_labels(labels))
+        return Examples(_decode_pngs(pngs), checked_labels(labels))
     except _DAMAGED as error:
         reason = first_line(error)
         raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({reason}).") from error
@@ -77,9 +77,3 @@ def _decode_pngs(pngs: list[bytes]) -> npt.NDArray[np.uint8]:
         .with_options(without_autotune())
     )
     return np.concatenate([batch.numpy() for batch in decoded]).reshape(-1, *IMAGE_SHAPE)
-
-
-def _checked_labels(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    if labels.dtype.kind not in "iu" or not np.isin(labels, range(NUM_CLASSES)).all():
-        raise ValueError(f"its labels are not all 0 to {NUM_CLASSES - 1}")
-    return labels.astype(np.int64)

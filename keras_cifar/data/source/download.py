@@ -1,8 +1,9 @@
 """A URL -> a file, through throttled lines, broken connections and calls that were cut short."""
 
 import hashlib
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,7 @@ import click
 import requests
 import urllib3
 
-from keras_cifar.data.part import Part
-from keras_cifar.data.progress import with_progress
+from keras_cifar.data.source.part import Part
 from keras_cifar.errors import root_cause
 
 _CHUNK_BYTES = 1 << 16
@@ -102,7 +102,7 @@ def _fetch(url: str, *, part: Part, max_bytes: int, timeout_seconds: float) -> N
         total = _total_bytes(response, part=part)
         chunks = _chunks(url, response=response, left=max_bytes - part.size)
         name = Path(urlsplit(url).path).name
-        part.append(with_progress(chunks, name=name, offset=part.size, total=total))
+        part.append(_with_bar(chunks, name=name, offset=part.size, total=total))
     if total is not None and part.size < total:
         raise _TryAgainError(f"broke off after {part.size} of {total} bytes")
 
@@ -164,3 +164,36 @@ def _chunks(url: str, *, response: requests.Response, left: int) -> Iterator[byt
         if left < 0:
             raise DownloadError(f"{url}: the file is too large to be CIFAR-10")
         yield chunk
+
+
+def _with_bar(
+    chunks: Iterable[bytes], *, name: str, offset: int, total: int | None
+) -> Iterator[bytes]:
+    """Passes chunks on and draws size, speed and remaining time on stderr.
+
+    Args:
+        chunks: of a file, from `offset` on.
+        name: of the file.
+        offset: bytes that an earlier request brought.
+        total: bytes of the whole file, if the server told it.
+
+    Yields:
+        The chunks.
+    """
+    size = "of unknown size" if total is None else f"{total / 1e6:.1f} MB"
+    resumed = f", from {offset / 1e6:.1f} MB on" if offset else ""
+    # For an iterator without a length, click draws a bar without an end. Nothing is taken from it.
+    endless = iter(str, "") if total is None else None
+    began, received = time.monotonic(), 0
+    with click.progressbar(
+        endless,
+        length=None if total is None else total - offset,
+        label=f"Downloading {name}, {size}{resumed}",
+        item_show_func=lambda speed: str(speed or ""),
+        file=sys.stderr,
+    ) as bar:
+        for chunk in chunks:
+            received += len(chunk)
+            seconds = max(time.monotonic() - began, 1e-3)
+            bar.update(len(chunk), f"{received / seconds / 1e6:.1f} MB/s")
+            yield chunk

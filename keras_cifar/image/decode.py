@@ -1,6 +1,6 @@
 """Encoded image of any format and size -> what the model takes: TensorFlow operations alone.
 
-So `export` can put the same operations into its graph. `keras_cifar.image_header.check_header`
+So `export` can put the same operations into its graph. `keras_cifar.image.header.check_header`
 comes before them wherever an image may be hostile: a graph has no way to refuse one in time.
 """
 

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import click
 
 from keras_cifar.cifar10 import DatasetFacts
-from keras_cifar.data.archive import read_archive
-from keras_cifar.data.download import DownloadError, Limits, download
 from keras_cifar.data.examples import Splits, check, in_canonical_order
-from keras_cifar.data.parquet import read_parquet
+from keras_cifar.data.source.archive import read_archive
+from keras_cifar.data.source.download import DownloadError, Limits, download
+from keras_cifar.data.source.parquet import read_parquet
 
 # Where CIFAR-10 is downloaded from, tried in this order. What ends in .tar.gz is one of the
 # original's archives; below any other URL lie the two Parquet files.

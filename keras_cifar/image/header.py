@@ -1,4 +1,10 @@
-"""What an encoded image claims to be, read from its first bytes: nothing is decoded here."""
+"""What an encoded image claims to be, read from its first bytes: nothing is decoded here.
+
+Pillow reads headers too, but does more than a limit may, or sees something else than TensorFlow's
+decoder will. It unpacks the texts of a PNG and refuses a wrong checksum, decodes each frame of a
+GIF to reach the next, makes room for the canvas of a WebP, prints warnings about a JPEG's EXIF, and
+reads BMPs of OS/2, whose fields TensorFlow takes for others.
+"""
 
 import struct
 from typing import NamedTuple
