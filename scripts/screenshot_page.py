@@ -1,4 +1,4 @@
-"""Takes the picture of the server's page that README shows.
+"""Takes the picture of the server's page that docs/serving.md shows.
 
     pip install '.[serve,test]'    # and a Chromium: apt install chromium
     python scripts/screenshot_page.py models/cifar10 docs/page.png
