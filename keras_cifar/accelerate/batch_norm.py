@@ -29,7 +29,7 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
             momentum=layer.momentum,
             epsilon=layer.epsilon,
             scale=layer.scale,
-            dtype=layer.dtype_policy,
+            dtype=layer.dtype_policy.name,
             name=layer.name,
         )
     ]

@@ -25,7 +25,7 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: Line) -> list[layers
     The pooling then stands before the ReLU that was before it, which returns the same and has a
     quarter of the work.
     """
-    options = {"dtype": layer.dtype_policy, "name": f"{layer.name}_bias"}
+    options = {"dtype": layer.dtype_policy.name, "name": f"{layer.name}_bias"}
     if _pooling_behind(layer, line):
         return [_without_bias(layer), PooledBias(**options)]
     if _is_linear(layer) and type(line.behind(layer)) is layers.BatchNormalization:

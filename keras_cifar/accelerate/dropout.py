@@ -21,7 +21,7 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
         noise_shape = (None, 1, 1, None)
     else:
         return [piece]
-    options = {"seed": layer.seed, "dtype": layer.dtype_policy, "name": layer.name}
+    options = {"seed": layer.seed, "dtype": layer.dtype_policy.name, "name": layer.name}
     return [ExactDropout(layer.rate, noise_shape=noise_shape, **options)]
 
 

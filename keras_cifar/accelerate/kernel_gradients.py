@@ -34,7 +34,7 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
         or piece.filters < _MANY_FILTERS
     ):
         return [piece]
-    return [DeepConvolution(piece.filters, dtype=piece.dtype_policy, name=piece.name)]
+    return [DeepConvolution(piece.filters, dtype=piece.dtype_policy.name, name=piece.name)]
 
 
 class DeepConvolution(layers.Layer):

@@ -23,7 +23,7 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
         RowRescaling(
             scale=np.ravel(layer.scale).tolist(),
             offset=np.ravel(layer.offset).tolist(),
-            dtype=layer.dtype_policy,
+            dtype=layer.dtype_policy.name,
             name=layer.name,
         )
     ]
@@ -41,10 +41,6 @@ class RowRescaling(layers.Layer):
     def __init__(self, *, scale: list[float], offset: list[float], **options: Any) -> None:
         super().__init__(**options)
         self.scale, self.offset = scale, offset
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, which TensorBoard's picture of the network wants."""
-        return {**super().get_config(), "scale": self.scale, "offset": self.offset}
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Returns images * scale + offset, (n, height, width, channels)."""
