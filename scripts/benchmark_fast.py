@@ -39,7 +39,7 @@ def run_keras(folder: Path, *, seed: int) -> dict[str, Any]:
         "evaluate_seconds": time.perf_counter() - started,
         "accuracy": accuracy,
         "tta_accuracy": tta_accuracy,
-        **run.read_config(),
+        **json.loads(run.config.read_text()),
     }
 
 

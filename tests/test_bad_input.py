@@ -183,7 +183,7 @@ def test_a_finished_run_is_not_resumed(refused, trained_run):
     ids=["another", "unknown"],
 )
 def test_a_run_of_another_version_is_not_resumed(refused, unfinished, versions, message):
-    document = unfinished.read_config()
+    document = json.loads(unfinished.config.read_text())
     known = document.pop("versions")
     if versions:
         document["versions"] = {**known, **versions}
@@ -250,7 +250,7 @@ def test_a_model_file_that_is_none_is_named(refused, unfinished, tmp_path):
 
 
 def test_a_run_on_all_images_has_no_validation_split(refused, unfinished):
-    document = unfinished.read_config()
+    document = json.loads(unfinished.config.read_text())
     document["settings"]["validation_fraction"] = 0
     unfinished.config.write_text(json.dumps(document))
     line, code = refused("evaluate", unfinished.path, "--split", "validation")

@@ -253,7 +253,7 @@ def test_the_origin_is_written_down(copied_run, tmp_path):
     exported = export(copied_run, tmp_path / "models")
     origin = json.loads((exported.version / "origin.json").read_text())
     assert origin["run"] == str(copied_run.path)
-    assert origin["settings"] == copied_run.read_config()["settings"]
+    assert origin["settings"] == json.loads(copied_run.config.read_text())["settings"]
     assert origin["trained_with"]["versions"]["tensorflow"] == tf.__version__
     assert origin["exported_with"]["keras"] == keras.__version__
     assert origin["model_sha256"] == hashlib.sha256(copied_run.model.read_bytes()).hexdigest()
