@@ -59,7 +59,8 @@ class FusedBatchNormalization(layers.Layer):
                 shape, initializer, trainable=trainable, autocast=False, name=name
             )
 
-        self.gamma = weight("gamma", "ones", trainable=True) if self.scale else tf.ones(shape)
+        if self.scale:
+            self.gamma = weight("gamma", "ones", trainable=True)
         self.beta = weight("beta", "zeros", trainable=True)
         self.moving_mean = weight("moving_mean", "zeros", trainable=False)
         self.moving_variance = weight("moving_variance", "ones", trainable=False)
@@ -73,10 +74,11 @@ class FusedBatchNormalization(layers.Layer):
         is_training = training and self.trainable
         moments = [] if is_training else [self.moving_mean, self.moving_variance]
         mean, variance = map(tf.convert_to_tensor, moments) if moments else ([], [])
+        beta = tf.convert_to_tensor(self.beta)
         batch = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
+            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(beta),
+            offset=beta,
             mean=mean,
             variance=variance,
             epsilon=self.epsilon,

@@ -97,11 +97,14 @@ def _scale_and_offset(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
     """Returns both for each channel, or for all; None for a layer that does something else."""
     if isinstance(layer, layers.Rescaling):
-        return np.ravel(layer.scale).astype(np.float64), np.ravel(layer.offset).astype(np.float64)
-    if isinstance(layer, layers.Normalization) and not layer.invert:
+        scale, offset = (np.float64(value).ravel() for value in (layer.scale, layer.offset))
+    elif isinstance(layer, layers.Normalization) and not layer.invert:
         mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
-        return 1 / np.sqrt(variance), -mean / np.sqrt(variance)
-    return None
+        scale, offset = 1 / np.sqrt(variance), -mean / np.sqrt(variance)
+    else:
+        return None
+    of_channels = {scale.size, offset.size} <= {1, layer.input.shape[-1]}
+    return (scale, offset) if of_channels else None
 
 
 def _rescaling(layer: layers.Layer, *, folded: bool) -> _Step:
@@ -121,7 +124,7 @@ def _batch_norm_of(convolution: layers.Layer, line: Line) -> layers.Layer | None
     layer = line.behind(convolution)
     is_pooled = isinstance(layer, layers.MaxPooling2D)
     batch_norm = line.behind(layer) if is_pooled else layer
-    if not isinstance(batch_norm, layers.BatchNormalization):
+    if not isinstance(batch_norm, layers.BatchNormalization) or batch_norm.axis not in (-1, 3):
         return None
     negates = batch_norm.scale and (np.asarray(batch_norm.gamma) < 0).any()
     is_linear = convolution.activation is keras.activations.linear
