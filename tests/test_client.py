@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -20,14 +21,13 @@ from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.image.header import MAX_PIXELS, check_header
 from keras_cifar.model.article import build_model
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.recipes.config import settings_dict
 
 
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     build_model(seed=0).save(path / "model.keras")
-    settings = settings_dict(TrainConfig(dataset="sample"))
+    settings = asdict(TrainConfig(dataset="sample"))
     (path / "config.json").write_text(json.dumps({"settings": settings}))
     return path
 

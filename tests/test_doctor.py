@@ -2,6 +2,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from keras_cifar.data.tfds_folder import dataset_folder
 from keras_cifar.doctor import as_json, diagnose, format_diagnosis
 from keras_cifar.machine import pick_precision
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 
 
@@ -116,7 +116,7 @@ def test_the_newest_run_is_named(tmp_path, monkeypatch):
     assert facts(diagnose(data_dir=tmp_path))["runs", "newest"] == f"none in {tmp_path}/runs"
     run = RunDir(Path("runs/first"))
     run.path.mkdir(parents=True)
-    run.config.write_text(json.dumps({"settings": settings_dict(TrainConfig())}))
+    run.config.write_text(json.dumps({"settings": asdict(TrainConfig())}))
     assert facts(diagnose(data_dir=tmp_path))["runs", "newest"] == "runs/first (no model yet)"
     run.model.touch()
     assert facts(diagnose(data_dir=tmp_path))["runs", "newest"] == "runs/first (trained)"

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -11,7 +12,6 @@ from keras_cifar.evaluate import evaluate, format_table, measure
 from keras_cifar.model.article import build_model
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 
 
@@ -28,7 +28,7 @@ def make_run(tmp_path, model_file):
         run = RunDir(tmp_path / "run")
         run.path.mkdir(exist_ok=True)
         config = TrainConfig(dataset="sample", **settings)
-        run.config.write_text(json.dumps({"settings": settings_dict(config)}))
+        run.config.write_text(json.dumps({"settings": asdict(config)}))
         if not run.model.exists():
             run.model.hardlink_to(model_file)
         return run

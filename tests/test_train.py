@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -18,7 +19,6 @@ from keras_cifar.history import COLUMNS, read_history
 from keras_cifar.machine import pick_precision
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.recipes.config import settings_dict
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import resume, train
 from keras_cifar.train.fit import compile_model, fit
@@ -40,7 +40,7 @@ def test_a_run_leaves_its_settings_history_and_model(tiny_run):
     names = {path.name for path in run_dir.path.iterdir()}
     assert names == {"config.json", "history.csv", "model.keras", ".lock"}
     document = json.loads(run_dir.config.read_text())
-    assert document["settings"] == {**settings_dict(TINY), "strategy": "single"}
+    assert document["settings"] == {**asdict(TINY), "strategy": "single"}
     assert set(document["versions"]) == {"python", "tensorflow", "keras", "numpy", "keras-cifar"}
     assert document["device"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -119,8 +118,3 @@ def _check_number(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high or value == math.inf:
         up_to = "or more" if high == math.inf else f"to {high}"
         raise ValueError(f"{name}: got {value}, expected {low} {up_to}.")
-
-
-def settings_dict(config: TrainConfig) -> dict[str, Any]:
-    """Returns the settings as JSON can hold them; TrainConfig(**...) gives them back."""
-    return dataclasses.asdict(config)

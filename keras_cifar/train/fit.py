@@ -8,6 +8,7 @@ import click
 import keras
 import tensorflow as tf
 
+from keras_cifar.accelerate import device
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
@@ -119,7 +120,7 @@ def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> ker
         examples: the training examples.
         steps: of the whole run.
     """
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    on_gpu = device() == "GPU"
     if on_gpu:
         # Without it, sums on a GPU come out differently each time and resume is not exact.
         tf.config.experimental.enable_op_determinism()
