@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from keras_cifar.cifar10 import CIFAR10, SAMPLE
+from keras_cifar.cifar10 import CIFAR10, DATASETS, SAMPLE, DatasetFacts, SplitFacts
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
 
@@ -32,11 +32,16 @@ settings.register_profile(
 )
 settings.load_profile("no deadline")
 
+import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from keras_cifar.data.examples import Examples  # noqa: E402
+from keras_cifar.data.examples import Examples, Splits, in_canonical_order  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
-from keras_cifar.data.tfds_folder import dataset_folder, is_prepared  # noqa: E402
+from keras_cifar.data.tfds_folder import (  # noqa: E402
+    dataset_folder,
+    is_prepared,
+    write_folder,
+)
 from keras_cifar.export import Exported, export  # noqa: E402
 
 
@@ -44,6 +49,58 @@ from keras_cifar.export import Exported, export  # noqa: E402
 def sample() -> Examples:
     """The 2,000 training images that come with the package."""
     return load(SAMPLE, split="train", data_dir=None)
+
+
+class Tiny(NamedTuple):
+    """A dataset of its own, for tests about training that do not ask what it learns.
+
+    Attributes:
+        data_dir: where TFDS finds it.
+        examples: its training images.
+        code: what has another process know it.
+    """
+
+    data_dir: Path
+    examples: Examples
+    code: str
+
+
+@pytest.fixture(scope="session")
+def tiny(sample: Examples, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """400 images of the sample, 40 of each class, as the dataset "tiny"."""
+    chosen = np.concatenate([np.flatnonzero(sample.labels == label)[:40] for label in range(10)])
+    examples, sha256 = in_canonical_order(sample.take(chosen))
+    split = SplitFacts(len(chosen), sha256)
+    facts = DatasetFacts("cifar10_tiny", "1.0.0", train=split, test=split)
+    DATASETS["tiny"] = facts
+    data_dir = tmp_path_factory.mktemp("data")
+    write_folder(Splits(examples, examples), dataset=facts, data_dir=data_dir, id_prefix="")
+    code = (
+        "from keras_cifar.cifar10 import DATASETS, DatasetFacts, SplitFacts\n"
+        f"DATASETS['tiny'] = {facts!r}"
+    )
+    return Tiny(data_dir, examples, code)
+
+
+@pytest.fixture(scope="session")
+def in_a_process(tiny: Tiny) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python, with the names that training needs, in a process of its own."""
+    names = (
+        "import os, pathlib, signal, keras_cifar.machine",
+        "keras_cifar.machine.start_tensorflow()",
+        "import tensorflow as tf",
+        tiny.code,
+        f"data_dir = pathlib.Path({str(tiny.data_dir)!r})",
+        "from keras_cifar.recipes import TrainConfig",
+        "from keras_cifar.run_dir import RunDir",
+        "from keras_cifar.train import checkpoint, resume, train",
+    )
+
+    def run(*lines: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "\n".join((*names, *lines))]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -222,15 +279,3 @@ def _eventually(is_so: Callable[[], Any], *, seconds: float = 120.0) -> Any:
 def eventually() -> Callable[..., Any]:
     """`_eventually`, for tests, which cannot import it."""
     return _eventually
-
-
-@pytest.fixture(params=["bfloat16", "float16"])
-def half_precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two, for tests that train in processes of their own.
-
-    On a CPU with AVX512-FP16, oneDNN takes 80 s for a step in float16 that takes 2 s without it
-    (TensorFlow 2.21, November 2026). TensorFlow reads the setting when it starts.
-    """
-    if request.param == "float16":
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    return str(request.param)

@@ -382,7 +382,7 @@ def test_an_export_that_is_ended_in_the_middle_leaves_no_version(trained_run, tm
 
 @pytest.mark.slow
 def test_a_server_that_polls_never_sees_half_a_version(trained_run, tmp_path):
-    command = [sys.executable, SCRIPTS / "poll_exports.py", trained_run.path, "--exports", "4"]
+    command = [sys.executable, SCRIPTS / "poll_exports.py", trained_run.path, "--exports", "2"]
     result = subprocess.run(
         [*command, "--work-dir", tmp_path], capture_output=True, text=True, check=False
     )

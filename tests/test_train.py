@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from dataclasses import asdict
 
 import keras
@@ -23,24 +21,27 @@ from keras_cifar.run_dir import RunDir
 from keras_cifar.train import resume, train
 from keras_cifar.train.fit import compile_model, fit
 
-# 200 images, four steps an epoch: the machinery, not the accuracy.
-TINY = TrainConfig(
-    dataset="sample", validation_fraction=0.9, epochs=3, batch_size=50, precision="float32"
-)
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    """Four steps an epoch: the machinery, not the accuracy."""
+    return TrainConfig(
+        dataset="tiny", validation_fraction=0.5, epochs=3, batch_size=50, precision="float32"
+    )
 
 
 @pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory):
+def tiny_run(config, tiny, tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("tiny") / "run")
-    return run_dir, train(TINY, run_dir)
+    return run_dir, train(config, run_dir, data_dir=tiny.data_dir)
 
 
-def test_a_run_leaves_its_settings_history_and_model(tiny_run):
+def test_a_run_leaves_its_settings_history_and_model(tiny_run, config):
     run_dir, _ = tiny_run
     names = {path.name for path in run_dir.path.iterdir()}
     assert names == {"config.json", "history.csv", "model.keras", ".lock"}
     document = json.loads(run_dir.config.read_text())
-    assert document["settings"] == {**asdict(TINY), "strategy": "single"}
+    assert document["settings"] == {**asdict(config), "strategy": "single"}
     assert set(document["versions"]) == {"python", "tensorflow", "keras", "numpy", "keras-cifar"}
     assert document["device"]
 
@@ -58,12 +59,12 @@ def test_the_first_loss_is_near_that_of_guessing(tiny_run):
     assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.3)
 
 
-def test_the_chosen_model_is_that_of_the_best_validation_accuracy(tiny_run, sample):
+def test_the_chosen_model_is_that_of_the_best_validation_accuracy(tiny_run, tiny):
     run_dir, outcome = tiny_run
     history = read_history(run_dir.history)
     assert history.val_accuracy[outcome.epoch - 1] == max(history.val_accuracy)
     assert outcome.val_accuracy == pytest.approx(max(history.val_accuracy), abs=1e-6)
-    _, validation = split_stratified(sample, validation_fraction=0.9, seed=0)
+    _, validation = split_stratified(tiny.examples, validation_fraction=0.5, seed=0)
     logits = load_model(run_dir.model).predict(validation.images, batch_size=500, verbose=0)
     accuracy = (logits.argmax(axis=1) == validation.labels).mean()
     assert accuracy == pytest.approx(outcome.val_accuracy, abs=1e-6)
@@ -77,48 +78,49 @@ def test_the_chosen_model_is_a_float32_model_for_inference(tiny_run):
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
-def test_without_validation_the_last_model_is_kept(tmp_path):
-    config = dataclasses.replace(TINY, validation_fraction=0.0, epochs=1, batch_size=2000)
+def test_without_validation_the_last_model_is_kept(config, tiny, tmp_path):
+    config = dataclasses.replace(config, validation_fraction=0.0, epochs=1, batch_size=400)
     run_dir = RunDir(tmp_path / "run")
-    outcome = train(config, run_dir)
+    outcome = train(config, run_dir, data_dir=tiny.data_dir)
     assert (outcome.epoch, outcome.val_accuracy) == (1, None)
     assert run_dir.model.is_file()
     assert run_dir.history.read_text().splitlines()[1].split(",")[3:5] == ["", ""]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_32_images_can_be_learned_by_heart(optimizer, sample):
+def test_16_images_can_be_learned_by_heart(optimizer, sample):
     steps = 80
     config = TrainConfig.of(optimizer=optimizer, precision="float32")
-    few = sample.take(np.arange(32))
+    few = sample.take(np.arange(16))
     model = compile_model(config, examples=few, steps=steps)
-    batches = train_batches(few, batch_size=32, seed=0, epochs=range(steps))
+    batches = train_batches(few, batch_size=16, seed=0, epochs=range(steps))
     model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
     assert (model.predict(few.images, verbose=0).argmax(axis=1) == few.labels).mean() > 0.9
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_word(tmp_path, sample):
-    config = dataclasses.replace(TINY, learning_rate=1e30, strategy="single")
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_word(config, tiny, tmp_path):
+    config = dataclasses.replace(config, learning_rate=1e30, strategy="single")
     run_dir = RunDir(tmp_path / "run")
     with pytest.raises(FloatingPointError, match="lower --learning-rate; it was 1e"):
-        train(config, run_dir)
+        train(config, run_dir, data_dir=tiny.data_dir)
     assert not run_dir.model.exists() or run_dir.checkpoint.exists()
 
 
-def test_tensorboard_gets_the_curves(tmp_path):
-    config = dataclasses.replace(TINY, epochs=1)
+def test_tensorboard_gets_the_curves(config, tiny, tmp_path):
+    config = dataclasses.replace(config, epochs=1)
     run_dir = RunDir(tmp_path / "run")
-    train(config, run_dir, tensorboard=run_dir.tensorboard)
+    train(config, run_dir, data_dir=tiny.data_dir, tensorboard=run_dir.tensorboard)
     assert list(run_dir.tensorboard.rglob("events.out.tfevents.*"))
 
 
-def test_a_run_that_is_there_is_not_overwritten_unless_told_to(tmp_path):
+def test_a_run_that_is_there_is_not_overwritten_unless_told_to(config, tiny, tmp_path):
     run_dir = RunDir(tmp_path)
     run_dir.model.write_text("mine")
     with pytest.raises(FileExistsError, match=r"holds a run already \(model.keras\)"):
-        train(TINY, run_dir)
+        train(config, run_dir, data_dir=tiny.data_dir)
     assert run_dir.model.read_text() == "mine"
-    train(dataclasses.replace(TINY, epochs=1), run_dir, existing="replace")
+    once = dataclasses.replace(config, epochs=1)
+    train(once, run_dir, data_dir=tiny.data_dir, existing="replace")
     assert load_model(run_dir.model)
 
 
@@ -128,47 +130,41 @@ def test_a_finished_run_is_not_resumed(tiny_run):
         resume(run_dir)
 
 
-def test_half_precision_trains_and_keeps_float32(half_precision, command, tmp_path):
+def test_half_precision_trains_and_keeps_float32(config, tiny, tmp_path):
+    """bfloat16; test_resume.py has float16."""
     run_dir = RunDir(tmp_path / "run")
-    options = ("--dataset", "sample", "--validation-fraction", 0.9, "--batch-size", 50)
-    options = (*options, "--epochs", 1, "--precision", half_precision)
-    result = command("train", *options, "--run-dir", run_dir.path)
-    assert result.returncode == 0, result.stderr
+    config = dataclasses.replace(config, epochs=1, precision="bfloat16")
+    train(config, run_dir, data_dir=tiny.data_dir)
     assert read_history(run_dir.history).loss[0] == pytest.approx(math.log(10), abs=0.15)
     assert {layer.dtype_policy.name for layer in load_model(run_dir.model).layers} == {"float32"}
 
 
 @pytest.mark.slow
 def test_a_part_of_the_real_data_is_learned(full_data_dir, tmp_path):
-    """5,000 of the 50,000 images, 5 epochs: well above the 10 % of guessing."""
-    examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(5000))
+    """3,000 of the 50,000 images, 4 epochs: well above the 10 % of guessing."""
+    examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(3000))
     precision, _ = pick_precision()
-    config = TrainConfig(epochs=5, precision=precision)
+    config = TrainConfig(epochs=4, precision=precision, batch_size=64)
     run_dir = RunDir(tmp_path)
     run_dir.checkpoint.mkdir()
     outcome = fit(config, run_dir, examples=examples, start=None, tensorboard=None)
-    assert outcome.val_accuracy > 0.4
+    assert outcome.val_accuracy > 0.35
 
 
 @pytest.mark.slow
-def test_two_mirrored_devices_train_as_one_does(tmp_path):
-    """In a process of its own: devices are divided before TensorFlow starts."""
-    code = f"""
-import pathlib, tensorflow as tf
-cpu, = tf.config.list_physical_devices("CPU")
-halves = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, halves)
-from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir
-from keras_cifar.train import train
-for strategy in ("single", "mirrored"):
-    config = TrainConfig(
-        dataset="sample", validation_fraction=0.5, epochs=2, precision="float32", strategy=strategy
+def test_two_mirrored_devices_train_as_one_does(config, in_a_process, tmp_path):
+    """In a process of its own: devices are divided before TensorFlow starts to use them."""
+    single, mirrored = (
+        dataclasses.replace(config, epochs=2, strategy=strategy, batch_size=100)
+        for strategy in ("single", "mirrored")
     )
-    train(config, RunDir(pathlib.Path({str(tmp_path)!r}) / strategy))
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    result = in_a_process(
+        'cpu, = tf.config.list_physical_devices("CPU")',
+        "halves = [tf.config.LogicalDeviceConfiguration()] * 2",
+        "tf.config.set_logical_device_configuration(cpu, halves)",
+        f"folder = pathlib.Path({str(tmp_path)!r})",
+        f"for config in {single!r}, {mirrored!r}:",
+        "    train(config, RunDir(folder / config.strategy), data_dir=data_dir)",
     )
     assert result.returncode == 0, result.stderr
     single, mirrored = (
