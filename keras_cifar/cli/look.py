@@ -7,13 +7,7 @@ from typing import Literal
 
 import click
 
-from keras_cifar.cli.options import (
-    PATH,
-    data_dir_option,
-    json_option,
-    tta_option,
-    wrong_usage,
-)
+from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, newest_run
@@ -74,7 +68,5 @@ def doctor(data_dir: Path | None, as_json: bool) -> None:
     from keras_cifar import doctor as stage
 
     diagnosis = stage.diagnose(data_dir=data_dir)
-    if as_json:
-        click.echo(json.dumps(stage.as_json(diagnosis)))
-    else:
-        click.echo(stage.format_diagnosis(diagnosis))
+    text = json.dumps(stage.as_json(diagnosis)) if as_json else stage.format_diagnosis(diagnosis)
+    click.echo(text)
