@@ -19,7 +19,6 @@ from keras_cifar.run_dir import RunDir, newest_run
     "--split",
     type=click.Choice(SPLITS),
     default="test",
-    show_default=True,
     help="Which images; train and validation are the run's own parts.",
 )
 @tta_option

@@ -28,6 +28,7 @@ tta_option = click.option(
     "views",
     flag_value=TTA_VIEWS,
     default=1,
+    show_default=False,
     type=int,
     help="Test-time augmentation: the mean answer to six views of an image, in six times the time.",
 )

@@ -78,13 +78,7 @@ _SERVER_OPTIONS = {
     metavar="FILE",
     help="PEM file of the authority that the server's certificate is from; makes --grpc TLS.",
 )
-@click.option(
-    "--top",
-    type=click.IntRange(1, 10),
-    default=3,
-    show_default=True,
-    help="How many classes to print.",
-)
+@click.option("--top", type=click.IntRange(1, 10), default=3, help="How many classes to print.")
 @json_option
 def predict(
     images: tuple[Path, ...],

@@ -37,26 +37,18 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "--engine",
     type=click.Choice(("own", "tf-serving")),
     default="own",
-    show_default=True,
     help="This package's server, or TensorFlow Serving where it or its Docker image is.",
 )
-@click.option(
-    "--model-name", default=Settings.model_name, show_default=True, help="What clients ask for."
-)
-@click.option("--host", default=Settings.host, show_default=True, help="Address to listen at.")
+@click.option("--model-name", default=Settings.model_name, help="What clients ask for.")
+@click.option("--host", default=Settings.host, help="Address to listen at.")
 @click.option(
     "--rest-port",
     type=_PORT,
     default=Settings.rest_port,
-    show_default=True,
     help="Of REST and the page; 0 for any that is free.",
 )
 @click.option(
-    "--grpc-port",
-    type=_PORT,
-    default=Settings.grpc_port,
-    show_default=True,
-    help="Of gRPC; 0 for any that is free.",
+    "--grpc-port", type=_PORT, default=Settings.grpc_port, help="Of gRPC; 0 for any that is free."
 )
 @click.option("--grpc-socket", type=PATH, metavar="FILE", help="A Unix socket for gRPC as well.")
 @click.option(
@@ -67,7 +59,6 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "models_config_poll_seconds",
     type=_SECONDS,
     default=Settings.models_config_poll_seconds,
-    show_default=True,
     metavar="SECONDS",
     help="Between two looks at it; 0 for one look.",
 )
@@ -76,7 +67,6 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "poll_seconds",
     type=click.FloatRange(0.01),
     default=Settings.poll_seconds,
-    show_default=True,
     metavar="SECONDS",
     help="Between two looks for new versions.",
 )
@@ -111,29 +101,19 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
 @click.option(
     "--access-log",
     default=Settings.access_log,
-    show_default=True,
     metavar="FILE",
     help="A line of JSON for each request: a file, - for stderr, or off.",
 )
 @click.option(
-    "--max-body-bytes",
-    type=click.IntRange(1),
-    default=Limits.body_bytes,
-    show_default=True,
-    help="Of a request.",
+    "--max-body-bytes", type=click.IntRange(1), default=Limits.body_bytes, help="Of a request."
 )
 @click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=Limits.pixels,
-    show_default=True,
-    help="Of an encoded image.",
+    "--max-pixels", type=click.IntRange(1), default=Limits.pixels, help="Of an encoded image."
 )
 @click.option(
     "--max-requests",
     type=click.IntRange(1),
     default=Limits.requests,
-    show_default=True,
     help="At work or waiting at a time.",
 )
 @click.option(
@@ -141,7 +121,6 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "timeout_seconds",
     type=click.FloatRange(0.1),
     default=Limits.seconds,
-    show_default=True,
     metavar="SECONDS",
     help="For an answer over REST.",
 )
