@@ -76,11 +76,3 @@ def wrong_usage(**options: str) -> Iterator[None]:
 def option_name(name: str) -> str:
     """Returns what the user calls the setting `name`."""
     return f"--{name.replace('_', '-')}"
-
-
-def check_picture(path: Path, *, option: str) -> None:
-    """Finds out before the work, not after it, whether a picture can be written to `path`."""
-    from keras_cifar.plot import check_path
-
-    with wrong_usage(path=option):
-        check_path(path)

@@ -96,6 +96,8 @@ def predict(
     """
     if sum(way is not None for way in (model, url, grpc)) > 1:
         raise click.UsageError("--model, --url and --grpc each say whom to ask: give one of them.")
+    from keras_cifar.client import predict_files
+
     settings = given(server_options)
     if url is not None:
         client = _rest_client(url, settings)
@@ -105,7 +107,9 @@ def predict(
         results = _ask_server(images, client=client, wait_seconds=wait_seconds)
     else:
         _refuse_server_options()
-        results = _ask_here(images, model=model or newest_run().require_model())
+        path = model or newest_run().require_model()
+        start_tensorflow()
+        results = predict_files(images, model=path)
     _print(results, top=top, as_json=as_json)
 
 
@@ -146,13 +150,6 @@ def _refuse_server_options() -> None:
         # A token in the environment may be meant for other calls.
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option} is about a server: give --url or --grpc as well.")
-
-
-def _ask_here(images: Sequence[Path], *, model: Path) -> list["Prediction | Failure"]:
-    start_tensorflow()
-    from keras_cifar.client import predict_files
-
-    return predict_files(images, model=model)
 
 
 def _print(results: list["Prediction | Failure"], *, top: int, as_json: bool) -> None:

@@ -94,7 +94,8 @@ def train(
         config = record.settings
     else:
         config = config_from(given(options))
-        run = RunDir(run_dir or _new_run_dir(config))
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
+        run = RunDir(run_dir or RUNS / name)
     click.echo(f"{run.path}: {_summary(config)}", err=True)
     start_tensorflow()
     from keras_cifar import train as stage
@@ -112,10 +113,6 @@ def train(
     draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
-
-
-def _new_run_dir(config: TrainConfig) -> Path:
-    return RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
 
 
 def _summary(config: TrainConfig) -> str:
