@@ -40,13 +40,7 @@ _MEMORY_GIGABYTES = 2.5
 
 
 class Fact(NamedTuple):
-    """One thing found out.
-
-    Attributes:
-        section: "versions", "devices", "data", "extras" or "runs".
-        name: of the thing.
-        value: as a person reads it.
-    """
+    """One thing found out, in the section "versions", "devices", "data", "extras" or "runs"."""
 
     section: str
     name: str

@@ -35,9 +35,7 @@ def request_fault(
 ) -> tuple[type[ServerError], str]:
     """Returns the kind of a failure before or within an answer, and its reason.
 
-    Args:
-        error: of requests.
-        timeouts: the seconds that the connection and each part of the answer could take.
+    The connection could take `timeouts[0]` seconds, and each part of the answer `timeouts[1]`.
     """
     cause = root_cause(error)
     reason = getattr(cause, "strerror", None) or str(cause)
