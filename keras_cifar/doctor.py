@@ -103,9 +103,11 @@ def _cpu() -> Iterator[Fact | Problem]:
     flags = cpu_flags()
     precision, reason = pick_precision()
     memory, available = _memory_gigabytes()
+    # A container or taskset may grant fewer than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     known = f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"
     yield Fact("devices", "CPU", cpu_model())
-    yield Fact("devices", "CPU cores", str(_usable_cores()))
+    yield Fact("devices", "CPU cores", str(cores or 1))
     yield Fact("devices", "memory", known)
     for feature in _CPU_FEATURES:
         yield Fact("devices", feature, "yes" if feature in flags else "no")
@@ -127,13 +129,6 @@ def _memory_gigabytes() -> tuple[float, float]:
     kibibytes = {name: int(value.split()[0]) for name, _, value in lines}
     total, available = kibibytes.get("MemTotal", 0), kibibytes.get("MemAvailable", 0)
     return total * 1024 / _GIGABYTE, available * 1024 / _GIGABYTE
-
-
-def _usable_cores() -> int:
-    # A container or taskset may grant fewer than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> Iterator[Fact | Problem]:

@@ -59,7 +59,7 @@ def data(
     from keras_cifar.data.tfds_folder import read_split
 
     facts = DATASETS[config.dataset]
-    with wrong_usage(mirror="--mirror"):
+    with wrong_usage():
         folder = prepare(facts, data_dir=data_dir, mirror=mirror, archive=archive)
     examples = read_split(folder, split="train", dataset=facts)
     training, validation = split_stratified(

@@ -36,7 +36,7 @@ def evaluate(
     start_tensorflow()
     from keras_cifar import evaluate as stage
 
-    with wrong_usage(split="--split"):
+    with wrong_usage():
         metrics = stage.evaluate(run_dir, split=split, views=views, data_dir=data_dir)
     click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
 

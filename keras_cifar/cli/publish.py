@@ -63,7 +63,7 @@ def export(
     start_tensorflow()
     from keras_cifar import export as stage
 
-    with wrong_usage(precision="--precision"):
+    with wrong_usage():
         exported = stage.export(
             run_dir, model_dir, format=format_, precision=precision, number=number, views=views
         )
@@ -100,7 +100,7 @@ def deploy(
     from keras_cifar import deploy as stage
 
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
-    with wrong_usage(model_name="--model-name", image="--image"):
+    with wrong_usage():
         files = stage.deploy(
             model_dir, out_dir, model_name=model_name, device=device, image=image, existing=existing
         )

@@ -17,7 +17,7 @@ from keras_cifar.cli.options import (
     dataset_option,
     default_of,
     given,
-    option_name,
+    user_names,
 )
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
@@ -141,6 +141,6 @@ def _refuse_other_settings(run: RunDir, record: RunRecord, settings: dict[str, A
         stored = getattr(record.settings, name)
         if value not in (stored, "auto"):
             raise click.UsageError(
-                f"{run.path} was started with {option_name(name)} {stored}, not {value}. "
+                f"{run.path} was started with {user_names()[name]} {stored}, not {value}. "
                 "Resume it without that option, or train anew in another --run-dir."
             )

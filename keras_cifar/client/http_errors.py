@@ -59,6 +59,6 @@ def answer_fault(response: requests.Response, *, document: Any) -> tuple[type[Se
     if response.is_redirect:
         location = response.headers["Location"]
         return kind, f"{status}: redirects to {location}, which is not followed"
-    if kind is InvalidInputError and status == 400:
+    if status == 400:
         kind = BadResponseError  # TensorFlow Serving says in JSON what is invalid
     return kind, f"{status}: {response.reason}"

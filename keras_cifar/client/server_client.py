@@ -148,8 +148,7 @@ class ServerClient(ABC):
             if len(images) == 1:
                 return [Refusal(str(error))]
         middle = len(images) // 2
-        halves = images[:middle], images[middle:]
-        return [answer for half in halves for answer in self._answer_or_halve(half)]
+        return self._answer_or_halve(images[:middle]) + self._answer_or_halve(images[middle:])
 
     def predict_pixels(self, images: npt.NDArray[np.uint8]) -> list[Answer]:
         """Asks about images as the model takes them.
