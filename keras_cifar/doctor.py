@@ -7,6 +7,9 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +40,7 @@ _MEMORY_GIGABYTES = 2.5
 
 
 class Fact(NamedTuple):
-    """One thing found out.
-
-    Attributes:
-        section: "versions", "devices", "data", "extras" or "runs".
-        name: of the thing.
-        value: as a person reads it.
-    """
+    """One thing found out, in the section "versions", "devices", "data", "extras" or "runs"."""
 
     section: str
     name: str
@@ -70,32 +67,29 @@ def diagnose(*, data_dir: Path | None) -> Diagnosis:
     Args:
         data_dir: where TFDS data sets are; None for TFDS_DATA_DIR or TFDS's own default.
     """
-    parts = [_versions(), _cpu(), _gpus(), _data(data_dir), _extras(), _runs()]
+    found = [*_versions(), *_cpu(), *_gpus(), *_data(data_dir), *_extras(), *_runs()]
     return Diagnosis(
-        facts=[fact for part in parts for fact in part.facts],
-        problems=[problem for part in parts for problem in part.problems],
+        facts=[item for item in found if isinstance(item, Fact)],
+        problems=[item for item in found if isinstance(item, Problem)],
     )
 
 
-def _versions() -> Diagnosis:
+def _versions() -> Iterator[Fact | Problem]:
+    yield Fact("versions", "Python", platform.python_version())
+    yield Fact("versions", "system", platform.platform())
+    for package in _PACKAGES:
+        yield Fact("versions", package, _version(package))
     build = tf.sysconfig.get_build_info()
     cuda, cudnn = build.get("cuda_version"), build.get("cudnn_version")
-    facts = [
-        ("Python", platform.python_version()),
-        ("system", platform.platform()),
-        *((package, _version(package)) for package in _PACKAGES),
-        ("TensorFlow built for", f"CUDA {cuda}, cuDNN {cudnn}" if cuda else "CPU only"),
-        ("Keras runs on", keras.backend.backend()),
-    ]
-    problems = []
-    if keras.backend.backend() != "tensorflow":
-        problems.append(
-            Problem(
-                f"Keras runs on {keras.backend.backend()}, and keras-cifar needs TensorFlow.",
-                "Unset KERAS_BACKEND, or set it to tensorflow.",
-            )
+    built_for = f"CUDA {cuda}, cuDNN {cudnn}" if cuda else "CPU only"
+    yield Fact("versions", "TensorFlow built for", built_for)
+    backend = keras.backend.backend()
+    yield Fact("versions", "Keras runs on", backend)
+    if backend != "tensorflow":
+        yield Problem(
+            f"Keras runs on {backend}, and keras-cifar needs TensorFlow.",
+            "Unset KERAS_BACKEND, or set it to tensorflow.",
         )
-    return Diagnosis([Fact("versions", *fact) for fact in facts], problems)
 
 
 def _version(package: str) -> str:
@@ -105,38 +99,30 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _cpu() -> Diagnosis:
+def _cpu() -> Iterator[Fact | Problem]:
     flags = cpu_flags()
     precision, reason = pick_precision()
     memory, available = _memory_gigabytes()
-    facts = [
-        ("CPU", cpu_model()),
-        ("CPU cores", str(_usable_cores())),
-        ("memory", f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"),
-        *((feature, "yes" if feature in flags else "no") for feature in _CPU_FEATURES),
-        ("--precision auto", f"{precision}: {reason}"),
-    ]
-    problems = []
-    if memory and available < _MEMORY_GIGABYTES:
-        problems.append(
-            Problem(
-                f"Only {available:.1f} GB of memory are available; training at batch size 128 "
-                f"takes up to {_MEMORY_GIGABYTES} GB.",
-                "Close other programs, or train with a smaller --batch-size.",
-            )
-        )
-    return Diagnosis([Fact("devices", *fact) for fact in facts], problems)
-
-
-def _usable_cores() -> int:
     # A container or taskset may grant fewer than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    known = f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"
+    yield Fact("devices", "CPU", cpu_model())
+    yield Fact("devices", "CPU cores", str(cores or 1))
+    yield Fact("devices", "memory", known)
+    for feature in _CPU_FEATURES:
+        yield Fact("devices", feature, "yes" if feature in flags else "no")
+    yield Fact("devices", "--precision auto", f"{precision}: {reason}")
+    if memory and available < _MEMORY_GIGABYTES:
+        yield Problem(
+            f"Only {available:.1f} GB of memory are available; training at batch size 128 "
+            f"takes up to {_MEMORY_GIGABYTES} GB.",
+            "Close other programs, or train with a smaller --batch-size.",
+        )
 
 
-def _memory_gigabytes(meminfo: Path = Path("/proc/meminfo")) -> tuple[float, float]:
+def _memory_gigabytes() -> tuple[float, float]:
     """Returns memory in all and what is available; zeros where Linux does not tell."""
+    meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return 0.0, 0.0
     lines = (line.partition(":") for line in meminfo.read_text().splitlines())
@@ -145,48 +131,38 @@ def _memory_gigabytes(meminfo: Path = Path("/proc/meminfo")) -> tuple[float, flo
     return total * 1024 / _GIGABYTE, available * 1024 / _GIGABYTE
 
 
-def _gpus() -> Diagnosis:
+def _gpus() -> Iterator[Fact | Problem]:
     seen = tf.config.list_physical_devices("GPU")
+    yield Fact("devices", "GPUs that TensorFlow uses", str(len(seen)) if seen else "none")
+    for gpu in seen:
+        details = tf.config.experimental.get_device_details(gpu)
+        name = details.get("device_name", "unknown")
+        capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
+        yield Fact("devices", gpu.name, f"{name}, compute capability {capability}")
     installed = _installed_gpus()
-    facts = [
-        Fact("devices", "GPUs that TensorFlow uses", str(len(seen)) if seen else "none"),
-        *(_gpu_fact(gpu) for gpu in seen),
-        *(Fact("devices", f"GPU {i} in nvidia-smi", gpu) for i, gpu in enumerate(installed)),
-    ]
-    problems = []
+    for number, description in enumerate(installed):
+        yield Fact("devices", f"GPU {number} in nvidia-smi", description)
     if installed and not seen:
-        problems.append(
-            Problem("This machine has a GPU that TensorFlow does not see.", _gpu_remedy())
-        )
-    return Diagnosis(facts, problems)
-
-
-def _gpu_fact(gpu: Any) -> Fact:
-    details = tf.config.experimental.get_device_details(gpu)
-    capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
-    name = details.get("device_name", "unknown")
-    return Fact("devices", gpu.name, f"{name}, compute capability {capability}")
+        yield Problem("This machine has a GPU that TensorFlow does not see.", _gpu_remedy())
 
 
 def _installed_gpus() -> list[str]:
     """Returns name, memory and driver of each NVIDIA GPU, as the driver's own tool gives them."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
-        return []
-    if answer.returncode:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (FileNotFoundError, PermissionError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
 def _gpu_remedy() -> str:
-    if _is_importable(_EXTRAS["cuda"]):
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if hidden is not None:
-            return f"CUDA_VISIBLE_DEVICES is {hidden!r}: unset it, or name the GPU to use."
-        return "The CUDA libraries are installed: update the NVIDIA driver (525 or newer)."
-    return "Install the CUDA libraries: pip install 'keras-cifar[cuda]'"
+    if not _is_importable(_EXTRAS["cuda"]):
+        return "Install the CUDA libraries: pip install 'keras-cifar[cuda]'"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None:
+        return f"CUDA_VISIBLE_DEVICES is {hidden!r}: unset it, or name the GPU to use."
+    return "The CUDA libraries are installed: update the NVIDIA driver (525 or newer)."
 
 
 def _is_importable(module: str) -> bool:
@@ -196,45 +172,37 @@ def _is_importable(module: str) -> bool:
         return False
 
 
-def _data(data_dir: Path | None) -> Diagnosis:
+def _data(data_dir: Path | None) -> Iterator[Fact | Problem]:
     root = data_dir or default_data_dir()
     folder = dataset_folder(CIFAR10, data_dir=root)
     free = _free_gigabytes(root)
-    problems = []
+    state = "prepared, files complete"
     if not is_prepared(folder):
         state = "not prepared"
-        problems.append(
-            Problem(
-                f"CIFAR-10 is not in {root}.",
-                "Get it: keras-cifar data. Or try the part that is installed: --dataset sample",
-            )
+        yield Problem(
+            f"CIFAR-10 is not in {root}.",
+            "Get it: keras-cifar data. Or try the part that is installed: --dataset sample",
         )
         if free < _DISK_GIGABYTES:
-            problems.append(
-                Problem(
-                    f"Only {free:.1f} GB are free in {root}; preparing CIFAR-10 needs "
-                    f"{_DISK_GIGABYTES:.0f} GB.",
-                    "Make room, or name another folder with --data-dir.",
-                )
+            yield Problem(
+                f"Only {free:.1f} GB are free in {root}; preparing CIFAR-10 needs "
+                f"{_DISK_GIGABYTES:.0f} GB.",
+                "Make room, or name another folder with --data-dir.",
             )
     elif missing := _missing_bytes(folder):
         state = "damaged"
-        problems.append(
-            Problem(
-                f"CIFAR-10 in {folder} is damaged ({missing}).",
-                "Move that folder away and prepare it anew: keras-cifar data",
-            )
+        yield Problem(
+            f"CIFAR-10 in {folder} is damaged ({missing}).",
+            "Move that folder away and prepare it anew: keras-cifar data",
         )
-    else:
-        state = "prepared, files complete"
-    facts = [("folder", str(root)), ("cifar10", state), ("free space", f"{free:.1f} GB")]
-    return Diagnosis([Fact("data", *fact) for fact in facts], problems)
+    yield Fact("data", "folder", str(root))
+    yield Fact("data", "cifar10", state)
+    yield Fact("data", "free space", f"{free:.1f} GB")
 
 
 def _free_gigabytes(folder: Path) -> float:
-    existing = next(
-        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-    )
+    absolute = folder.absolute()
+    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
     return shutil.disk_usage(existing).free / _GIGABYTE
 
 
@@ -254,37 +222,28 @@ def _missing_bytes(folder: Path) -> str:
     return "" if found == expected else f"{found:,} bytes of {expected:,}"
 
 
-def _extras() -> Diagnosis:
-    facts = [
-        Fact(
-            "extras",
-            extra,
-            "installed" if _is_importable(module) else f"pip install 'keras-cifar[{extra}]'",
-        )
-        for extra, module in _EXTRAS.items()
-    ]
-    return Diagnosis(facts, [])
+def _extras() -> Iterator[Fact]:
+    for extra, module in _EXTRAS.items():
+        state = "installed" if _is_importable(module) else f"pip install 'keras-cifar[{extra}]'"
+        yield Fact("extras", extra, state)
 
 
-def _runs() -> Diagnosis:
+def _runs() -> Iterator[Fact]:
     try:
         run = newest_run()
     except FileNotFoundError:
-        return Diagnosis([Fact("runs", "newest", f"none in {RUNS.absolute()}")], [])
-    state = "trained" if run.model.is_file() else "no model yet"
-    return Diagnosis([Fact("runs", "newest", f"{run.path} ({state})")], [])
+        yield Fact("runs", "newest", f"none in {RUNS.absolute()}")
+    else:
+        state = "trained" if run.model.is_file() else "no model yet"
+        yield Fact("runs", "newest", f"{run.path} ({state})")
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:
     """Returns what a person reads: the facts by section, and the problems last."""
     width = max(len(fact.name) for fact in diagnosis.facts) + 2
     lines: list[str] = []
-    section = None
-    for fact in diagnosis.facts:
-        if fact.section != section:
-            section = fact.section
-            lines += ["", section]
-        lines.append(f"  {fact.name:<{width}}{fact.value}")
+    for section, facts in groupby(diagnosis.facts, key=attrgetter("section")):
+        lines += ["", section, *(f"  {fact.name:<{width}}{fact.value}" for fact in facts)]
     lines += ["", "problems" if diagnosis.problems else "No problem found."]
     lines += [f"  {problem.what} {problem.remedy}" for problem in diagnosis.problems]
     return "\n".join(lines).lstrip("\n")

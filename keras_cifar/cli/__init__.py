@@ -11,7 +11,9 @@ from keras_cifar.cli.serve import serve
 from keras_cifar.cli.train import train
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(package_name="keras-cifar")
 def main() -> None:
     """Train, look at and use CIFAR-10 classifiers on Keras and TensorFlow.

@@ -9,7 +9,6 @@ import click
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.cli.options import (
     PATH,
-    check_picture,
     config_from,
     data_dir_option,
     dataset_option,
@@ -49,14 +48,18 @@ def data(
     if archive and mirror:
         raise click.UsageError("--archive and --mirror each say where from: give one of them.")
     if grid:
-        check_picture(grid, option="--grid")
+        from keras_cifar.plot import check_path
+
+        # Before the work, not after it.
+        with wrong_usage(path="--grid"):
+            check_path(grid)
     start_tensorflow()
     from keras_cifar.data.prepare import prepare
     from keras_cifar.data.split import format_table, split_stratified, split_table
     from keras_cifar.data.tfds_folder import read_split
 
     facts = DATASETS[config.dataset]
-    with wrong_usage(mirror="--mirror"):
+    with wrong_usage():
         folder = prepare(facts, data_dir=data_dir, mirror=mirror, archive=archive)
     examples = read_split(folder, split="train", dataset=facts)
     training, validation = split_stratified(

@@ -28,7 +28,8 @@ class Group(click.Group):
         except FloatingPointError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            raise click.ClickException(_one_line(error)) from error
+            text = described(error)
+            raise click.ClickException(text if text == str(error) else f"{text}.") from error
         except Terminated:
             ctx.exit(TERMINATED)
         except KeyboardInterrupt:
@@ -37,8 +38,3 @@ class Group(click.Group):
 
 def _raise_terminated(*_: object) -> None:
     raise Terminated
-
-
-def _one_line(error: OSError) -> str:
-    text = described(error)
-    return text if text == str(error) else f"{text}."

@@ -7,13 +7,7 @@ from typing import Literal
 
 import click
 
-from keras_cifar.cli.options import (
-    PATH,
-    data_dir_option,
-    json_option,
-    tta_option,
-    wrong_usage,
-)
+from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, newest_run
@@ -25,7 +19,6 @@ from keras_cifar.run_dir import RunDir, newest_run
     "--split",
     type=click.Choice(SPLITS),
     default="test",
-    show_default=True,
     help="Which images; train and validation are the run's own parts.",
 )
 @tta_option
@@ -43,7 +36,7 @@ def evaluate(
     start_tensorflow()
     from keras_cifar import evaluate as stage
 
-    with wrong_usage(split="--split"):
+    with wrong_usage():
         metrics = stage.evaluate(run_dir, split=split, views=views, data_dir=data_dir)
     click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
 
@@ -74,7 +67,5 @@ def doctor(data_dir: Path | None, as_json: bool) -> None:
     from keras_cifar import doctor as stage
 
     diagnosis = stage.diagnose(data_dir=data_dir)
-    if as_json:
-        click.echo(json.dumps(stage.as_json(diagnosis)))
-    else:
-        click.echo(stage.format_diagnosis(diagnosis))
+    text = json.dumps(stage.as_json(diagnosis)) if as_json else stage.format_diagnosis(diagnosis)
+    click.echo(text)

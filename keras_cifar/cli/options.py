@@ -1,6 +1,5 @@
 """What several commands share: options, and what the user got wrong in them."""
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ tta_option = click.option(
     "views",
     flag_value=TTA_VIEWS,
     default=1,
+    show_default=False,
     type=int,
     help="Test-time augmentation: the mean answer to six views of an image, in six times the time.",
 )
@@ -50,8 +50,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def config_from(settings: dict[str, Any]) -> TrainConfig:
     """Returns the given settings over those of their recipe; what is wrong is wrong usage."""
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
-    with wrong_usage(**{name: option_name(name) for name in names}):
+    with wrong_usage():
         return TrainConfig.of(**settings)
 
 
@@ -60,26 +59,24 @@ def wrong_usage(**options: str) -> Iterator[None]:
     """Turns the ValueError of a value that the user gave into wrong usage.
 
     Args:
-        options: by the name that the library has for a value, the user's name for it. An error
-            about anything else is a bug and keeps its traceback.
+        options: the user's name for a value, by the library's name, where the command has not got
+            it as a parameter. An error about anything else is a bug and keeps its traceback.
     """
     try:
         yield
     except ValueError as error:
         name, _, fault = str(error).partition(":")
-        if name not in options:
+        names = user_names() | options
+        if name not in names:
             raise
-        raise click.UsageError(f"{options[name]}:{fault}") from error
+        raise click.UsageError(f"{names[name]}:{fault}") from error
 
 
-def option_name(name: str) -> str:
-    """Returns what the user calls the setting `name`."""
-    return f"--{name.replace('_', '-')}"
-
-
-def check_picture(path: Path, *, option: str) -> None:
-    """Finds out before the work, not after it, whether a picture can be written to `path`."""
-    from keras_cifar.plot import check_path
-
-    with wrong_usage(path=option):
-        check_path(path)
+def user_names() -> dict[str, str]:
+    """Returns what the user calls each parameter of the command that runs."""
+    return {
+        parameter.name: parameter.opts[0]
+        if isinstance(parameter, click.Option)
+        else parameter.human_readable_name
+        for parameter in click.get_current_context().command.params
+    }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from keras_cifar.cli.options import PATH, given, json_option, wrong_usage
+from keras_cifar.cli.options import PATH, given, json_option, user_names, wrong_usage
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import newest_run
 from keras_cifar.serving import MODEL_NAME
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from keras_cifar.client.server_client import ServerClient
 
 _SECONDS = click.FloatRange(0, min_open=True)
-# By the name that the client has for a setting, the user's.
-_SERVER_OPTIONS = {
-    "model_name": "--model-name",
-    "version": "--version",
-    "label": "--label",
-    "timeout_seconds": "--timeout",
-    "token": "--token",
-    "ca_certificate": "--ca-certificate",
-    "wait_seconds": "--wait",
-}
 
 
 @click.command()
@@ -78,13 +68,7 @@ _SERVER_OPTIONS = {
     metavar="FILE",
     help="PEM file of the authority that the server's certificate is from; makes --grpc TLS.",
 )
-@click.option(
-    "--top",
-    type=click.IntRange(1, 10),
-    default=3,
-    show_default=True,
-    help="How many classes to print.",
-)
+@click.option("--top", type=click.IntRange(1, 10), default=3, help="How many classes to print.")
 @json_option
 def predict(
     images: tuple[Path, ...],
@@ -102,6 +86,8 @@ def predict(
     """
     if sum(way is not None for way in (model, url, grpc)) > 1:
         raise click.UsageError("--model, --url and --grpc each say whom to ask: give one of them.")
+    from keras_cifar.client import predict_files
+
     settings = given(server_options)
     if url is not None:
         client = _rest_client(url, settings)
@@ -110,15 +96,17 @@ def predict(
         client = _grpc_client(grpc, settings)
         results = _ask_server(images, client=client, wait_seconds=wait_seconds)
     else:
-        _refuse_server_options()
-        results = _ask_here(images, model=model or newest_run().require_model())
+        _refuse_server_options([*server_options, "wait_seconds"])
+        path = model or newest_run().require_model()
+        start_tensorflow()
+        results = predict_files(images, model=path)
     _print(results, top=top, as_json=as_json)
 
 
 def _rest_client(url: str, settings: dict[str, Any]) -> "ServerClient":
     from keras_cifar.client import RestClient
 
-    with wrong_usage(address="--url", **_SERVER_OPTIONS):
+    with wrong_usage(address="--url"):
         return RestClient(url, **settings)
 
 
@@ -129,7 +117,7 @@ def _grpc_client(address: str, settings: dict[str, Any]) -> "ServerClient":
         from keras_cifar.client import GrpcClient
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from error
-    with wrong_usage(address="--grpc", **_SERVER_OPTIONS):
+    with wrong_usage(address="--grpc"):
         return GrpcClient(address, **settings)
 
 
@@ -146,19 +134,13 @@ def _ask_server(
         return predict_files(images, model=client)
 
 
-def _refuse_server_options() -> None:
+def _refuse_server_options(names: Sequence[str]) -> None:
     context = click.get_current_context()
-    for name, option in _SERVER_OPTIONS.items():
+    for name in names:
         # A token in the environment may be meant for other calls.
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = user_names()[name]
             raise click.UsageError(f"{option} is about a server: give --url or --grpc as well.")
-
-
-def _ask_here(images: Sequence[Path], *, model: Path) -> list["Prediction | Failure"]:
-    start_tensorflow()
-    from keras_cifar.client import predict_files
-
-    return predict_files(images, model=model)
 
 
 def _print(results: list["Prediction | Failure"], *, top: int, as_json: bool) -> None:

@@ -28,14 +28,12 @@ _MODULES = {
     "format_",
     type=click.Choice(FORMATS),
     default="saved_model",
-    show_default=True,
     help="A SavedModel is what TensorFlow Serving takes; the others need extras of their names.",
 )
 @click.option(
     "--precision",
     type=click.Choice(EXPORT_PRECISIONS),
     default="float32",
-    show_default=True,
     help="Of weights and arithmetic; bfloat16 is for servers that compute it faster.",
 )
 @click.option(
@@ -65,7 +63,7 @@ def export(
     start_tensorflow()
     from keras_cifar import export as stage
 
-    with wrong_usage(precision="--precision"):
+    with wrong_usage():
         exported = stage.export(
             run_dir, model_dir, format=format_, precision=precision, number=number, views=views
         )
@@ -78,15 +76,9 @@ def export(
 @click.command()
 @click.argument("model_dir", type=PATH)
 @click.argument("out_dir", type=PATH)
+@click.option("--model-name", default=MODEL_NAME, help="What clients ask the server for.")
 @click.option(
-    "--model-name", default=MODEL_NAME, show_default=True, help="What clients ask the server for."
-)
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="cpu",
-    show_default=True,
-    help="What the server computes on.",
+    "--device", type=click.Choice(DEVICES), default="cpu", help="What the server computes on."
 )
 @click.option(
     "--image",
@@ -108,7 +100,7 @@ def deploy(
     from keras_cifar import deploy as stage
 
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
-    with wrong_usage(model_name="--model-name", image="--image"):
+    with wrong_usage():
         files = stage.deploy(
             model_dir, out_dir, model_name=model_name, device=device, image=image, existing=existing
         )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from keras_cifar.cli.options import PATH, wrong_usage
+from keras_cifar.cli.options import PATH, user_names, wrong_usage
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.serve import Limits, Settings
 
@@ -25,10 +25,8 @@ _MODULES = (
     "uvloop",
 )
 _PORT = click.IntRange(0, 65535)
-_SECONDS = click.FloatRange(0)
 # What TensorFlow Serving is told as well.
 _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port", "grpc_port"}
-_BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "token": "--token"}
 
 
 @click.command()
@@ -37,26 +35,18 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "--engine",
     type=click.Choice(("own", "tf-serving")),
     default="own",
-    show_default=True,
     help="This package's server, or TensorFlow Serving where it or its Docker image is.",
 )
-@click.option(
-    "--model-name", default=Settings.model_name, show_default=True, help="What clients ask for."
-)
-@click.option("--host", default=Settings.host, show_default=True, help="Address to listen at.")
+@click.option("--model-name", default=Settings.model_name, help="What clients ask for.")
+@click.option("--host", default=Settings.host, help="Address to listen at.")
 @click.option(
     "--rest-port",
     type=_PORT,
     default=Settings.rest_port,
-    show_default=True,
     help="Of REST and the page; 0 for any that is free.",
 )
 @click.option(
-    "--grpc-port",
-    type=_PORT,
-    default=Settings.grpc_port,
-    show_default=True,
-    help="Of gRPC; 0 for any that is free.",
+    "--grpc-port", type=_PORT, default=Settings.grpc_port, help="Of gRPC; 0 for any that is free."
 )
 @click.option("--grpc-socket", type=PATH, metavar="FILE", help="A Unix socket for gRPC as well.")
 @click.option(
@@ -65,9 +55,8 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
 @click.option(
     "--models-config-poll",
     "models_config_poll_seconds",
-    type=_SECONDS,
+    type=click.FloatRange(0),
     default=Settings.models_config_poll_seconds,
-    show_default=True,
     metavar="SECONDS",
     help="Between two looks at it; 0 for one look.",
 )
@@ -76,7 +65,6 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "poll_seconds",
     type=click.FloatRange(0.01),
     default=Settings.poll_seconds,
-    show_default=True,
     metavar="SECONDS",
     help="Between two looks for new versions.",
 )
@@ -111,29 +99,19 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
 @click.option(
     "--access-log",
     default=Settings.access_log,
-    show_default=True,
     metavar="FILE",
     help="A line of JSON for each request: a file, - for stderr, or off.",
 )
 @click.option(
-    "--max-body-bytes",
-    type=click.IntRange(1),
-    default=Limits.body_bytes,
-    show_default=True,
-    help="Of a request.",
+    "--max-body-bytes", type=click.IntRange(1), default=Limits.body_bytes, help="Of a request."
 )
 @click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=Limits.pixels,
-    show_default=True,
-    help="Of an encoded image.",
+    "--max-pixels", type=click.IntRange(1), default=Limits.pixels, help="Of an encoded image."
 )
 @click.option(
     "--max-requests",
     type=click.IntRange(1),
     default=Limits.requests,
-    show_default=True,
     help="At work or waiting at a time.",
 )
 @click.option(
@@ -141,7 +119,6 @@ _BINDING = {"model_dir": "MODEL_DIR", "ssl_certificate": "--ssl-certificate", "t
     "timeout_seconds",
     type=click.FloatRange(0.1),
     default=Limits.seconds,
-    show_default=True,
     metavar="SECONDS",
     help="For an answer over REST.",
 )
@@ -159,7 +136,7 @@ def serve(
     Stops at Ctrl-C or SIGTERM, once the requests at work have their answers.
     """
     limits = Limits(max_body_bytes, max_pixels, timeout_seconds, max_requests)
-    with wrong_usage(**_BINDING):
+    with wrong_usage():
         settings = Settings(
             **options, access_log=None if access_log == "off" else access_log, limits=limits
         )
@@ -180,11 +157,11 @@ def serve(
 
 def _refuse_own_options() -> None:
     context = click.get_current_context()
-    for parameter in context.command.params:
-        is_given = context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-        if is_given and parameter.name not in _TF_SERVING_OPTIONS:
+    for name, option in user_names().items():
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_given and name not in _TF_SERVING_OPTIONS:
             raise click.UsageError(
-                f"{parameter.opts[0]} is of this package's own server: leave out "
+                f"{option} is of this package's own server: leave out "
                 "--engine tf-serving, or write a kit and edit it: keras-cifar deploy"
             )
 
@@ -198,7 +175,7 @@ def _run_tf_serving(settings: Settings) -> int:
     with TemporaryDirectory(prefix="keras-cifar-kit-") as folder:
         kit = Path(folder)
         kit.chmod(0o755)  # a container's user reads it
-        with wrong_usage(model_name="--model-name"):
+        with wrong_usage():
             deploy(settings.model_dir, kit, model_name=settings.model_name)
         command = tf_serving_command(settings, kit=kit, flags=server_flags("cpu"))
         click.echo(shlex.join(command), err=True)

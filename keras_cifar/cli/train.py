@@ -17,7 +17,7 @@ from keras_cifar.cli.options import (
     dataset_option,
     default_of,
     given,
-    option_name,
+    user_names,
 )
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
@@ -94,7 +94,8 @@ def train(
         config = record.settings
     else:
         config = config_from(given(options))
-        run = RunDir(run_dir or _new_run_dir(config))
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
+        run = RunDir(run_dir or RUNS / name)
     click.echo(f"{run.path}: {_summary(config)}", err=True)
     start_tensorflow()
     from keras_cifar import train as stage
@@ -112,10 +113,6 @@ def train(
     draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
-
-
-def _new_run_dir(config: TrainConfig) -> Path:
-    return RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
 
 
 def _summary(config: TrainConfig) -> str:
@@ -144,6 +141,6 @@ def _refuse_other_settings(run: RunDir, record: RunRecord, settings: dict[str, A
         stored = getattr(record.settings, name)
         if value not in (stored, "auto"):
             raise click.UsageError(
-                f"{run.path} was started with {option_name(name)} {stored}, not {value}. "
+                f"{run.path} was started with {user_names()[name]} {stored}, not {value}. "
                 "Resume it without that option, or train anew in another --run-dir."
             )

@@ -40,13 +40,7 @@ Predict = Callable[[Sequence[bytes]], list[Answer | Refusal]]
 
 
 class Prediction(NamedTuple):
-    """What a model sees in an image file.
-
-    Attributes:
-        file: as it was named.
-        label: the most probable class.
-        probabilities: of every class, the most probable first; they add up to 1.
-    """
+    """An `Answer` about a file, which is named as the caller named it."""
 
     file: Path
     label: str
@@ -73,16 +67,14 @@ def answer_each(
         prepare: makes of an item what `answer` takes; raises ValueError with the reason to refuse.
         answer: answers the items that are not refused, all in one call.
     """
-    prepared = [_prepared_or_refused(item, prepare=prepare) for item in items]
+    prepared: list[Prepared | Refusal] = []
+    for item in items:
+        try:
+            prepared.append(prepare(item))
+        except ValueError as error:
+            prepared.append(Refusal(str(error)))
     answers = iter(answer([item for item in prepared if not isinstance(item, Refusal)]))
     return [item if isinstance(item, Refusal) else next(answers) for item in prepared]
-
-
-def _prepared_or_refused(item: Item, *, prepare: Callable[[Item], Prepared]) -> Prepared | Refusal:
-    try:
-        return prepare(item)
-    except ValueError as error:
-        return Refusal(str(error))
 
 
 def in_batches(

@@ -93,16 +93,14 @@ class GrpcClient(ServerClient):
         super().__post_init__()
         if not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address: got {self.address!r}, expected HOST:PORT.")
-        self._channel = self._open_channel()
-        self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
-
-    def _open_channel(self) -> Any:
         options = list(_OPTIONS.items())
         if self.ca_certificate is None:
-            return grpc.insecure_channel(self.address, options)
-        credentials = grpc.ssl_channel_credentials(self.ca_certificate.read_bytes())
-        return grpc.secure_channel(self.address, credentials, options)
+            self._channel = grpc.insecure_channel(self.address, options)
+        else:
+            credentials = grpc.ssl_channel_credentials(self.ca_certificate.read_bytes())
+            self._channel = grpc.secure_channel(self.address, credentials, options)
+        self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -166,8 +164,7 @@ class GrpcClient(ServerClient):
             timeout = timeout_seconds or self.timeout_seconds
             return method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            kind, detail = _described(error)
-            raise self._error(kind, detail) from error
+            raise self._error(*_described(error)) from error
 
 
 def _described(error: Any) -> tuple[type[ServerError], str]:

@@ -35,9 +35,7 @@ def request_fault(
 ) -> tuple[type[ServerError], str]:
     """Returns the kind of a failure before or within an answer, and its reason.
 
-    Args:
-        error: of requests.
-        timeouts: the seconds that the connection and each part of the answer could take.
+    The connection could take `timeouts[0]` seconds, and each part of the answer `timeouts[1]`.
     """
     cause = root_cause(error)
     reason = getattr(cause, "strerror", None) or str(cause)
@@ -61,6 +59,6 @@ def answer_fault(response: requests.Response, *, document: Any) -> tuple[type[Se
     if response.is_redirect:
         location = response.headers["Location"]
         return kind, f"{status}: redirects to {location}, which is not followed"
-    if kind is InvalidInputError and status == 400:
+    if status == 400:
         kind = BadResponseError  # TensorFlow Serving says in JSON what is invalid
     return kind, f"{status}: {response.reason}"

@@ -36,7 +36,13 @@ def predict_files(
         OSError: the model is missing or is none; of a server, `ServerError`.
         FloatingPointError: the model's training had diverged.
     """
-    predict = model.predict if isinstance(model, ServerClient) else _local_predict(model)
+    if isinstance(model, ServerClient):
+        predict: Predict = model.predict
+    else:
+        # Imported here: it loads TensorFlow, which a server's client has no need of.
+        from keras_cifar.client.local_model import local_predict
+
+        predict = local_predict(model)
     groups = in_batches(paths, size=_file_bytes, max_items=_MAX_FILES, max_bytes=_MAX_BYTES)
     answers = [
         answer for group in groups for answer in answer_each(group, prepare=_read, answer=predict)
@@ -45,13 +51,6 @@ def predict_files(
         Prediction(path, *answer) if isinstance(answer, Answer) else Failure(path, *answer)
         for path, answer in zip(paths, answers, strict=True)
     ]
-
-
-def _local_predict(model: Path) -> Predict:
-    # Imported here: it loads TensorFlow, which a server's client has no need of.
-    from keras_cifar.client.local_model import local_predict
-
-    return local_predict(model)
 
 
 def _file_bytes(path: Path) -> int:

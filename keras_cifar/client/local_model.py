@@ -34,9 +34,8 @@ def local_predict(path: Path) -> Predict:
     """Loads a model.
 
     Args:
-        path: the folder of a run, a .keras file, a model directory with SavedModels (the highest
-            version counts), or one of its versions. A SavedModel is a program: load only one that
-            you trust.
+        path: of a model, as `predict_files` takes it. A SavedModel is a program: load only one
+            that you trust.
 
     Returns:
         A function that answers for encoded images.

@@ -90,17 +90,6 @@ class ServerClient(ABC):
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        self._check_model()
-        if not 0 < self.timeout_seconds < float("inf"):
-            raise ValueError(f"timeout_seconds: got {self.timeout_seconds}, expected more than 0.")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: got {self.batch_size}, expected 1 or more.")
-        if self.token is not None and not is_token(self.token):
-            raise ValueError("token: got spaces or signs beyond ASCII, expected none.")
-        if self.ca_certificate is not None:
-            _check_certificate(self.ca_certificate)
-
-    def _check_model(self) -> None:
         if not self.model_name:
             raise ValueError("model_name: got '', expected what the server calls the model.")
         if self.version is not None and self.label is not None:
@@ -111,6 +100,14 @@ class ServerClient(ABC):
             raise ValueError(f"version: got {self.version}, expected 0 or more.")
         if self.label == "":
             raise ValueError("label: got '', expected a label that the server knows.")
+        if not 0 < self.timeout_seconds < float("inf"):
+            raise ValueError(f"timeout_seconds: got {self.timeout_seconds}, expected more than 0.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, expected 1 or more.")
+        if self.token is not None and not is_token(self.token):
+            raise ValueError("token: got spaces or signs beyond ASCII, expected none.")
+        if self.ca_certificate is not None:
+            _check_certificate(self.ca_certificate)
 
     def __enter__(self: Client) -> Client:
         return self
@@ -151,8 +148,7 @@ class ServerClient(ABC):
             if len(images) == 1:
                 return [Refusal(str(error))]
         middle = len(images) // 2
-        halves = images[:middle], images[middle:]
-        return [answer for half in halves for answer in self._answer_or_halve(half)]
+        return self._answer_or_halve(images[:middle]) + self._answer_or_halve(images[middle:])
 
     def predict_pixels(self, images: npt.NDArray[np.uint8]) -> list[Answer]:
         """Asks about images as the model takes them.

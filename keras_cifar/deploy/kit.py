@@ -1,5 +1,6 @@
 """Fills the templates beside this file in, and writes them."""
 
+import dataclasses
 import json
 import os
 import re
@@ -41,10 +42,7 @@ _COMPOSE_DEVICES = {
             - {driver: nvidia, count: 1, capabilities: [gpu]}
 """,
 }
-_SESSION_ROW = {
-    "cpu": "",
-    "gpu": "| `session.config` | GPU memory as it is needed |\n",
-}
+_SESSION_ROW = {"cpu": "", "gpu": "| `session.config` | GPU memory as it is needed |\n"}
 _KUBERNETES_LIMITS = {"cpu": "memory: 2Gi", "gpu": "memory: 4Gi, nvidia.com/gpu: 1"}
 
 
@@ -83,11 +81,12 @@ def deploy(
     _check(model_name=model_name, device=device, image=image)
     number, folder = _highest_version(model_dir)
     require_writable(out_dir, name="OUT_DIR")
-    values = _values(model_name=model_name, device=device, image=image or default_image(device))
-    way = _relative(model_dir, out_dir)
-    values |= {
-        "version": str(number),
-        "next_version": str(number + 1),
+    # The dot tells it from the name of a volume.
+    way = f"./{os.path.relpath(model_dir.resolve(), out_dir.resolve())}"
+    values = {
+        **_values(model_name=model_name, device=device, image=image or default_image(device)),
+        "version": number,
+        "next_version": number + 1,
         # Docker Compose takes "$" for a variable; a JSON string is a YAML string.
         "model_dir": json.dumps(way.replace("$", "$$")),
         "version_path": shlex.quote(f"{way}/{folder.name}"),
@@ -137,24 +136,19 @@ def _highest_version(model_dir: Path) -> tuple[int, Path]:
     return number, folder
 
 
-def _values(*, model_name: str, device: str, image: str) -> dict[str, str]:
+def _values(*, model_name: str, device: str, image: str) -> dict[str, object]:
     """Returns what the templates leave open, the version and its place aside."""
     flags = server_flags(device)
-    batching = BATCHING[device]
+    sizes = BATCHING[device].allowed_batch_sizes
     files = [Path(flag).name for flag in flags if "=/config/" in flag]
     return {
+        **dataclasses.asdict(BATCHING[device]),
+        "allowed_batch_sizes": "\n".join(f"allowed_batch_sizes: {size}" for size in sizes),
+        "max_execution_batch_size": max(sizes),
         "model_name": model_name,
         "kubernetes_name": re.sub("[_.]", "-", model_name.lower()),
         "image": image,
         "device": device.upper(),
-        "max_batch_size": str(batching.max_batch_size),
-        "max_execution_batch_size": str(max(batching.allowed_batch_sizes)),
-        "batch_timeout_micros": str(batching.batch_timeout_micros),
-        "num_batch_threads": str(batching.num_batch_threads),
-        "max_enqueued_batches": str(batching.max_enqueued_batches),
-        "allowed_batch_sizes": "\n".join(
-            f"allowed_batch_sizes: {size}" for size in batching.allowed_batch_sizes
-        ),
         "metrics_path": METRICS_PATH,
         "session_row": _SESSION_ROW[device],
         "compose_flags": "\n".join(f"      - {flag}" for flag in flags),
@@ -163,11 +157,6 @@ def _values(*, model_name: str, device: str, image: str) -> dict[str, str]:
         "kubernetes_limits": _KUBERNETES_LIMITS[device],
         "config_map_files": " ".join(f"--from-file={file}" for file in files),
     }
-
-
-def _relative(model_dir: Path, out_dir: Path) -> str:
-    """Returns the way from `out_dir` to `model_dir`, with the dot that tells it from a volume."""
-    return f"./{os.path.relpath(model_dir.resolve(), out_dir.resolve())}"
 
 
 def _refuse_existing(out_dir: Path, paths: list[Path]) -> None:
