@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,23 +16,14 @@ from keras_cifar.data.source.part import Part
 from keras_cifar.errors import root_cause
 
 _CHUNK_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How patient a download is.
-
-    Attributes:
-        timeout_seconds: longest wait for a connection, and for the next byte.
-        attempts: that may fail in a row without bringing a new byte.
-        first_wait_seconds: before the second attempt; each further wait is twice as long.
-        longest_wait_seconds: also where the server asks for a longer one.
-    """
-
-    timeout_seconds: float = 30
-    attempts: int = 4
-    first_wait_seconds: float = 1
-    longest_wait_seconds: float = 60
+# The longest wait for a connection, and for the next byte.
+TIMEOUT_SECONDS = 30.0
+# That may fail in a row without bringing a new byte.
+ATTEMPTS = 4
+# Before the second attempt; each further wait is twice as long.
+FIRST_WAIT_SECONDS = 1.0
+# Also where the server asks for a longer one.
+LONGEST_WAIT_SECONDS = 60.0
 
 
 class DownloadError(OSError):
@@ -46,14 +36,13 @@ class _TryAgainError(Exception):
         self.wait_seconds = wait_seconds
 
 
-def download(url: str, *, folder: Path, max_bytes: int, limits: Limits) -> Path:
+def download(url: str, *, folder: Path, max_bytes: int) -> Path:
     """Downloads `url` into `folder`, going on where an earlier call broke off.
 
     Args:
         url: http or https.
         folder: exists. Until it is complete the file's name ends in .part.
         max_bytes: a larger file is refused.
-        limits: timeouts and retries.
 
     Returns:
         The complete file; what is in it has not been looked at.
@@ -70,14 +59,14 @@ def download(url: str, *, folder: Path, max_bytes: int, limits: Limits) -> Path:
     while True:
         size_before = part.size
         try:
-            _fetch(url, part=part, max_bytes=max_bytes, timeout_seconds=limits.timeout_seconds)
+            _fetch(url, part=part, max_bytes=max_bytes)
             return part.finish()
         except _TryAgainError as error:
             failures = 1 if part.size > size_before else failures + 1
-            if failures == limits.attempts:
+            if failures == ATTEMPTS:
                 raise DownloadError(f"{url}: {error}") from error
-            wait = max(limits.first_wait_seconds * 2 ** (failures - 1), error.wait_seconds)
-            wait = min(wait, limits.longest_wait_seconds)
+            wait = max(FIRST_WAIT_SECONDS * 2 ** (failures - 1), error.wait_seconds)
+            wait = min(wait, LONGEST_WAIT_SECONDS)
             click.echo(f"{url}: {error}; trying again in {wait:g} s", err=True)
             time.sleep(wait)
 
@@ -88,13 +77,13 @@ def _file_name(url: str) -> str:
     return f"{digest}-{Path(urlsplit(url).path).name}"
 
 
-def _fetch(url: str, *, part: Part, max_bytes: int, timeout_seconds: float) -> None:
+def _fetch(url: str, *, part: Part, max_bytes: int) -> None:
     """Makes one request and appends what it brings to `part`."""
     # Without identity a server may pack the file once more, and ranges would count packed bytes.
     headers = {"Accept-Encoding": "identity", **part.range_headers()}
     with (
-        _network_errors(url, timeout_seconds=timeout_seconds),
-        requests.get(url, headers=headers, stream=True, timeout=timeout_seconds) as response,
+        _network_errors(url),
+        requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response,
     ):
         if _is_complete(response, part=part):
             return
@@ -108,12 +97,12 @@ def _fetch(url: str, *, part: Part, max_bytes: int, timeout_seconds: float) -> N
 
 
 @contextmanager
-def _network_errors(url: str, *, timeout_seconds: float) -> Iterator[None]:
+def _network_errors(url: str) -> Iterator[None]:
     """Says in a few words what went wrong on the way."""
     try:
         yield
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise _TryAgainError(f"no answer within {timeout_seconds:g} s") from error
+        raise _TryAgainError(f"no answer within {TIMEOUT_SECONDS:g} s") from error
     except (requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
         raise DownloadError(f"{url}: {error}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
