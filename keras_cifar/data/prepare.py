@@ -74,7 +74,12 @@ def prepare(
     data_dir = default_data_dir() if data_dir is None else data_dir
     folder = dataset_folder(dataset, data_dir=data_dir)
     if is_prepared(folder):
-        _say_unread(archive or mirror, folder=folder)
+        if archive or mirror:
+            click.echo(
+                f"{folder}: is prepared already, so {archive or mirror} is not read. "
+                "To prepare from it, move that folder away.",
+                err=True,
+            )
         return folder
     shipped = dataset_folder(dataset, data_dir=_SHIPPED)
     if is_prepared(shipped) and mirror is None and archive is None:
@@ -95,15 +100,6 @@ def prepare(
 def default_data_dir() -> Path:
     """Returns the data folder that TFDS uses when it is not told one."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def _say_unread(source: Path | str | None, *, folder: Path) -> None:
-    if source is not None:
-        click.echo(
-            f"{folder}: is prepared already, so {source} is not read. "
-            "To prepare from it, move that folder away.",
-            err=True,
-        )
 
 
 def _require_vacant(folder: Path) -> None:

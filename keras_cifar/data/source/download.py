@@ -51,7 +51,9 @@ def download(url: str, *, folder: Path, max_bytes: int) -> Path:
         DownloadError: the URL does not give the file. What came is kept for the next call.
         OSError: the disk does not take the file.
     """
-    path = folder / _file_name(url)
+    # The digest keeps what came from one mirror apart from what came from another.
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    path = folder / f"{digest}-{Path(urlsplit(url).path).name}"
     if path.is_file():
         return path
     part = Part(path)
@@ -69,12 +71,6 @@ def download(url: str, *, folder: Path, max_bytes: int) -> Path:
             wait = min(wait, LONGEST_WAIT_SECONDS)
             click.echo(f"{url}: {error}; trying again in {wait:g} s", err=True)
             time.sleep(wait)
-
-
-def _file_name(url: str) -> str:
-    # The digest keeps what came from one mirror apart from what came from another.
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    return f"{digest}-{Path(urlsplit(url).path).name}"
 
 
 def _fetch(url: str, *, part: Part, max_bytes: int) -> None:
@@ -160,14 +156,8 @@ def _with_bar(
 ) -> Iterator[bytes]:
     """Passes chunks on and draws size, speed and remaining time on stderr.
 
-    Args:
-        chunks: of a file, from `offset` on.
-        name: of the file.
-        offset: bytes that an earlier request brought.
-        total: bytes of the whole file, if the server told it.
-
-    Yields:
-        The chunks.
+    The chunks are of a file from byte `offset` on. `total` counts the bytes of the whole file, if
+    the server told it.
     """
     size = "of unknown size" if total is None else f"{total / 1e6:.1f} MB"
     resumed = f", from {offset / 1e6:.1f} MB on" if offset else ""
