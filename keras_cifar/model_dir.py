@@ -22,13 +22,12 @@ def versions(model_dir: Path) -> dict[int, Path]:
     """
     if not model_dir.is_dir():
         return {}
-    names = sorted(path.name for path in model_dir.iterdir())
-    numbers = {int(name): model_dir / name for name in names if _is_version(name)}
+    numbers = {
+        int(path.name): path
+        for path in sorted(model_dir.iterdir())
+        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= MAX_VERSION
+    }
     return dict(sorted(numbers.items()))
-
-
-def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and int(name) <= MAX_VERSION
 
 
 def version_format(version: Path) -> str | None:

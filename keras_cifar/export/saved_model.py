@@ -1,6 +1,7 @@
 """The SavedModel: what TensorFlow Serving loads, and the same road to load it by."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,9 @@ def check_graph(meta_graph: Any) -> None:
     }
     if found != expected:
         raise RuntimeError(f"signatures: got {found}, expected {expected}.")
-    for node in _nodes(meta_graph.graph_def):
+    graph = meta_graph.graph_def
+    functions = graph.library.function
+    for node in chain(graph.node, *(function.node_def for function in functions)):
         if node.op in _PYTHON_OPERATIONS:
             raise RuntimeError(f"{node.name}: got {node.op}, which runs Python; expected none.")
         if node.attr[_COMPILED_ONLY].b:
@@ -121,10 +124,3 @@ def _described(tensors: Any) -> dict[str, tuple[tf.DType, list[int | None]]]:
         name: (tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape).as_list())
         for name, info in tensors.items()
     }
-
-
-def _nodes(graph_def: Any) -> Iterator[Any]:
-    """Yields the nodes of a graph and of its functions."""
-    yield from graph_def.node
-    for function in graph_def.library.function:
-        yield from function.node_def
