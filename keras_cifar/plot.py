@@ -68,10 +68,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
 
     Args:
         run_dirs: at least one; each gets a colour.
-        path: to write to; .png, .svg or .pdf.
-
-    Returns:
-        `path`.
+        path: to write to, and returned; .png, .svg or .pdf.
 
     Raises:
         ValueError: no run, or another suffix.
@@ -197,11 +194,8 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
 
     Args:
         examples: at least 10 of each class.
-        path: to write to; .png, .svg or .pdf.
+        path: to write to, and returned; .png, .svg or .pdf.
         seed: decides which images.
-
-    Returns:
-        `path`.
 
     Raises:
         ValueError: too few images of a class, or another suffix.
