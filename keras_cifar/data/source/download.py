@@ -18,11 +18,11 @@ from keras_cifar.errors import root_cause
 _CHUNK_BYTES = 1 << 16
 # The longest wait for a connection, and for the next byte.
 TIMEOUT_SECONDS = 30.0
-# That may fail in a row without bringing a new byte.
+# Attempts that may fail in a row without bringing a new byte.
 ATTEMPTS = 4
 # Before the second attempt; each further wait is twice as long.
 FIRST_WAIT_SECONDS = 1.0
-# Also where the server asks for a longer one.
+# The longest wait between attempts, also where the server asks for a longer one.
 LONGEST_WAIT_SECONDS = 60.0
 
 
