@@ -214,8 +214,8 @@ def _calibration(
     confidence: npt.NDArray[np.float64], *, is_correct: npt.NDArray[np.bool_]
 ) -> Calibration:
     # Bin i holds i / 15 < confidence <= (i + 1) / 15.
-    positions = np.clip(np.ceil(confidence * _CALIBRATION_BINS).astype(int) - 1, 0, None)
-    positions = np.minimum(positions, _CALIBRATION_BINS - 1)  # rounding can give 1 + 1e-16
+    positions = np.ceil(confidence * _CALIBRATION_BINS).astype(int) - 1
+    positions = np.clip(positions, 0, _CALIBRATION_BINS - 1)  # rounding can give 1 + 1e-16
     examples, confidences, correct = (
         np.bincount(positions, weights=weights, minlength=_CALIBRATION_BINS)
         for weights in (None, confidence, is_correct)
@@ -238,8 +238,9 @@ def _calibration(
 
 def format_table(metrics: Metrics) -> str:
     """Returns what a person reads: the totals, a row a class, the most frequent confusions."""
+    views = f", {metrics.views} views of each" if metrics.views > 1 else ""
     lines = [
-        f"{metrics.split}: {metrics.examples:,} images{_views(metrics)}",
+        f"{metrics.split}: {metrics.examples:,} images{views}",
         f"accuracy           {metrics.accuracy:7.2%}  "
         f"± {metrics.accuracy_error:.2%} standard error",
         f"loss               {metrics.loss:7.4f}  mean cross entropy",
@@ -256,10 +257,6 @@ def format_table(metrics: Metrics) -> str:
     if confusions:
         lines += ["", "most frequent confusions", *confusions]
     return "\n".join(lines)
-
-
-def _views(metrics: Metrics) -> str:
-    return f", {metrics.views} views of each" if metrics.views > 1 else ""
 
 
 def _most_frequent_confusions(metrics: Metrics) -> list[str]:

@@ -59,6 +59,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Writes a folder and all in it to the disk, so that a power cut after a rename is harmless."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
 def remove_unfinished(folder: Path) -> None:
     """Removes what processes that were killed in `replacing` left in `folder`, folders too."""
     for path in folder.glob(f"{TEMPORARY}*"):

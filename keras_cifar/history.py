@@ -35,7 +35,7 @@ class History(NamedTuple):
         """Where val_accuracy is highest, the first if several; None without validation."""
         if not self.val_accuracy:
             return None
-        return max(range(len(self.val_accuracy)), key=self.val_accuracy.__getitem__)
+        return self.val_accuracy.index(max(self.val_accuracy))
 
 
 def read_history(path: Path) -> History:
@@ -68,22 +68,13 @@ def _parse(reader: "csv.DictReader[str]") -> History:
     rows = list(reader)
     if any(None in row or None in row.values() for row in rows):
         raise ValueError("a row with too few or too many values")
-    validated = [name for name in _OPTIONAL if any(row[name] for row in rows)]
+    absent = [name for name in _OPTIONAL if not any(row[name] for row in rows)]
     epochs = [int(row["epoch"]) for row in rows]
     if epochs != list(range(1, len(rows) + 1)):
         raise ValueError("epochs that do not count 1, 2, 3, ...")
-    columns = {
-        name: [float(row[name]) for row in rows]
-        for name in ("loss", "accuracy", "seconds", *validated)
-    }
-    return History(
-        epoch=epochs,
-        loss=columns["loss"],
-        accuracy=columns["accuracy"],
-        val_loss=columns.get("val_loss", []),
-        val_accuracy=columns.get("val_accuracy", []),
-        seconds=columns["seconds"],
-    )
+    _, *names = History._fields
+    columns = [[] if name in absent else [float(row[name]) for row in rows] for name in names]
+    return History(epochs, *columns)
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float | None]]) -> None:
@@ -97,10 +88,5 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float | None]]) -> Non
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([_cell(row[name]) for name in COLUMNS])
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+            values = [row[name] for name in COLUMNS]
+            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])

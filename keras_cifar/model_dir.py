@@ -2,13 +2,12 @@
 
 import errno
 import fcntl
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from keras_cifar.files import TEMPORARY, remove_unfinished, sync, umask
+from keras_cifar.files import TEMPORARY, remove_unfinished, sync, sync_tree, umask
 
 # By format, the file that makes a folder a version of it.
 FORMAT_FILES = {"saved_model": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}
@@ -23,13 +22,12 @@ def versions(model_dir: Path) -> dict[int, Path]:
     """
     if not model_dir.is_dir():
         return {}
-    names = sorted(path.name for path in model_dir.iterdir())
-    numbers = {int(name): model_dir / name for name in names if _is_version(name)}
+    numbers = {
+        int(path.name): path
+        for path in sorted(model_dir.iterdir())
+        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= MAX_VERSION
+    }
     return dict(sorted(numbers.items()))
-
-
-def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and int(name) <= MAX_VERSION
 
 
 def version_format(version: Path) -> str | None:
@@ -42,24 +40,13 @@ def version_format(version: Path) -> str | None:
 def unfinished_version(model_dir: Path) -> Iterator[Path]:
     """Gives an empty folder in `model_dir` that no server takes for a version.
 
-    It is gone after the block, unless `publish` made it a version.
+    It is gone after the block, unless `publish` made it a version. What killed exports left is
+    removed first, if no other export is running.
 
     Args:
         model_dir: made where it is missing.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
-    with _exporting(model_dir):
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=model_dir))
-        try:
-            folder.chmod(0o777 & ~umask())  # mkdtemp's own is 0o700, closed to a server's user
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _exporting(model_dir: Path) -> Iterator[None]:
-    """Shares `model_dir` with other exports; if there are none, removes what killed ones left."""
     with (model_dir / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +54,12 @@ def _exporting(model_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             pass  # what is unfinished may be at work; a later export removes the rest
         fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+        with TemporaryDirectory(
+            prefix=TEMPORARY, dir=model_dir, ignore_cleanup_errors=True
+        ) as name:
+            folder = Path(name)
+            folder.chmod(0o777 & ~umask())  # its own is 0o700, closed to a server's user
+            yield folder
 
 
 def publish(folder: Path, *, number: int | None) -> Path:
@@ -85,9 +77,8 @@ def publish(folder: Path, *, number: int | None) -> Path:
     """
     sync_tree(folder)
     while True:
+        refuse_existing(folder.parent, number=number)
         present = versions(folder.parent)
-        if number in present:
-            raise FileExistsError(_exists(present[number]))
         chosen = max(present, default=0) + 1 if number is None else number
         if chosen > MAX_VERSION:
             raise FileExistsError(
@@ -105,15 +96,14 @@ def publish(folder: Path, *, number: int | None) -> Path:
         return target
 
 
-def _exists(version: Path) -> str:
-    return f"{version}: this version exists. Name another --version, or none for the next number."
-
-
 def refuse_existing(model_dir: Path, *, number: int | None) -> None:
     """Raises FileExistsError, before the work, as `publish` would after it."""
     present = versions(model_dir)
     if number in present:
-        raise FileExistsError(_exists(present[number]))
+        raise FileExistsError(
+            f"{present[number]}: this version exists. "
+            "Name another --version, or none for the next number."
+        )
 
 
 def refuse_other_formats(model_dir: Path, *, format: str) -> None:
@@ -124,10 +114,3 @@ def refuse_other_formats(model_dir: Path, *, format: str) -> None:
             raise FileExistsError(
                 f"{version}: holds a model as {found}. Name another MODEL_DIR for one as {format}."
             )
-
-
-def sync_tree(folder: Path) -> None:
-    """Writes a folder and all in it to the disk, so that a power cut after a rename is harmless."""
-    for path in folder.rglob("*"):
-        sync(path)
-    sync(folder)

@@ -1,5 +1,6 @@
 """Histories and images -> pictures worth putting in a paper."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -67,10 +68,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
 
     Args:
         run_dirs: at least one; each gets a colour.
-        path: to write to; .png, .svg or .pdf.
-
-    Returns:
-        `path`.
+        path: to write to, and returned; .png, .svg or .pdf.
 
     Raises:
         ValueError: no run, or another suffix.
@@ -109,7 +107,8 @@ def _names(run_dirs: Sequence[RunDir]) -> list[str]:
 
 def _history_figure(histories: dict[str, History]) -> Figure:
     colours = _colours(len(histories))
-    figure = Figure(figsize=(10, 4.3 + 0.25 * _legend_rows(histories)), layout=_layout())
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
+    figure = Figure(figsize=(10, 4.3), layout=layout)
     loss, accuracy = figure.subplots(1, 2)
     loss.set(title="Loss (cross entropy)", xlabel="epoch")
     accuracy.set(title="Accuracy", xlabel="epoch")
@@ -126,10 +125,6 @@ def _history_figure(histories: dict[str, History]) -> Figure:
             axes.set(xlim=(0.5, 1.5), xticks=[1])
     _add_legends(figure, histories=histories, colours=colours)
     return figure
-
-
-def _layout() -> ConstrainedLayoutEngine:
-    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
 
 
 def _colours(count: int) -> list[_Colour]:
@@ -153,24 +148,8 @@ def _draw_curves(
     axes.plot(history.epoch[best], validation[best], **_RING, color=colour)
 
 
-def _legend_rows(histories: dict[str, History]) -> int:
-    return -(-len(histories) // _legend_columns(histories))
-
-
-def _legend_columns(histories: dict[str, History]) -> int:
-    longest = max(len(_label(name, history)) for name, history in histories.items())
-    return 2 if len(histories) > 1 and longest <= _LABEL_LENGTH_OF_TWO_COLUMNS else 1
-
-
-def _label(name: str, history: History) -> str:
-    best = history.best_position
-    if best is None:
-        return f"{name}: {history.accuracy[-1]:.2%} in training"
-    return f"{name}: {history.val_accuracy[best]:.2%} in epoch {history.epoch[best]}"
-
-
 def _add_legends(figure: Figure, *, histories: dict[str, History], colours: list[_Colour]) -> None:
-    """Runs below the figure; kinds of lines where the loss leaves room, mostly the upper right."""
+    """Kinds of lines where the loss leaves room, mostly the upper right; runs in rows below."""
     kinds = [Line2D([], [], color=_INK, linestyle=_TRAINING, label="training")]
     if any(history.val_accuracy for history in histories.values()):
         kinds += [
@@ -178,11 +157,22 @@ def _add_legends(figure: Figure, *, histories: dict[str, History], colours: list
             Line2D([], [], **_RING, color=_INK, label="best validation accuracy"),
         ]
     figure.axes[0].legend(handles=kinds, loc="best")
+    labels = [_label(name, history) for name, history in histories.items()]
     runs = [
-        Line2D([], [], color=colour, linewidth=4, label=_label(name, history))
-        for (name, history), colour in zip(histories.items(), colours, strict=True)
+        Line2D([], [], color=colour, linewidth=4, label=label)
+        for label, colour in zip(labels, colours, strict=True)
     ]
-    figure.legend(handles=runs, loc="outside lower center", ncols=_legend_columns(histories))
+    is_short = max(map(len, labels)) <= _LABEL_LENGTH_OF_TWO_COLUMNS
+    columns = 2 if len(runs) > 1 and is_short else 1
+    figure.set_figheight(figure.get_figheight() + 0.25 * math.ceil(len(runs) / columns))
+    figure.legend(handles=runs, loc="outside lower center", ncols=columns)
+
+
+def _label(name: str, history: History) -> str:
+    best = history.best_position
+    if best is None:
+        return f"{name}: {history.accuracy[-1]:.2%} in training"
+    return f"{name}: {history.val_accuracy[best]:.2%} in epoch {history.epoch[best]}"
 
 
 def save(figure: Figure, *, path: Path) -> None:
@@ -204,11 +194,8 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
 
     Args:
         examples: at least 10 of each class.
-        path: to write to; .png, .svg or .pdf.
+        path: to write to, and returned; .png, .svg or .pdf.
         seed: decides which images.
-
-    Returns:
-        `path`.
 
     Raises:
         ValueError: too few images of a class, or another suffix.

@@ -8,10 +8,17 @@ import time
 import numpy as np
 import pytest
 
-from keras_cifar.data.source.download import DownloadError, Limits, download
+from keras_cifar.data.source import download as module
+from keras_cifar.data.source.download import DownloadError, download
 
-LIMITS = Limits(timeout_seconds=0.5, attempts=3, first_wait_seconds=0.01)
 CONTENT = np.random.RandomState(0).bytes(300_000)
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(module, "ATTEMPTS", 3)
+    monkeypatch.setattr(module, "FIRST_WAIT_SECONDS", 0.01)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -63,8 +70,8 @@ def serve(monkeypatch):
         server.server_close()
 
 
-def get(server, folder, *, max_bytes=10**6, limits=LIMITS):
-    return download(server.url, folder=folder, max_bytes=max_bytes, limits=limits)
+def get(server, folder, *, max_bytes=10**6):
+    return download(server.url, folder=folder, max_bytes=max_bytes)
 
 
 def status(code, **headers):
@@ -152,10 +159,11 @@ def test_a_part_longer_than_the_file_is_begun_anew(serve, tmp_path):
     assert server.ranges == [None, "bytes=150000-", None]
 
 
-def test_a_silent_server_is_given_up(serve, tmp_path):
+def test_a_silent_server_is_given_up(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.1)
     server = serve(lambda handler: time.sleep(1))
     with pytest.raises(DownloadError, match=r"no answer within 0\.1 s"):
-        get(server, tmp_path, limits=Limits(timeout_seconds=0.1, attempts=2, first_wait_seconds=0))
+        get(server, tmp_path)
 
 
 def test_a_server_that_stops_in_the_middle_is_asked_again(serve, tmp_path):
@@ -192,10 +200,10 @@ def test_a_busy_server_is_asked_again(serve, tmp_path, code):
     assert get(serve(status(code), whole), tmp_path).read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve, tmp_path, capsys):
-    limits = Limits(timeout_seconds=1, first_wait_seconds=0, longest_wait_seconds=0.2)
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_WAIT_SECONDS", 0.2)
     began = time.monotonic()
-    get(serve(status(503, Retry_After="3600"), whole), tmp_path, limits=limits)
+    get(serve(status(503, Retry_After="3600"), whole), tmp_path)
     assert time.monotonic() - began > 0.2
     assert "the server answers 503; trying again in" in capsys.readouterr().err
 
@@ -204,7 +212,7 @@ def test_no_server_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     # Port 9 is "discard", where nothing listens.
     with pytest.raises(DownloadError, match=r"the connection failed \(.*refused\)$"):
-        download("http://127.0.0.1:9/f", folder=tmp_path, max_bytes=1, limits=LIMITS)
+        download("http://127.0.0.1:9/f", folder=tmp_path, max_bytes=1)
 
 
 def test_a_file_that_is_too_large_is_refused(serve, tmp_path):

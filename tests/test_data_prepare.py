@@ -19,11 +19,9 @@ from keras_cifar import cifar10
 from keras_cifar.cifar10 import CIFAR10, SAMPLE
 from keras_cifar.data.prepare import default_data_dir, load, prepare
 from keras_cifar.data.source import fetch
-from keras_cifar.data.source.download import Limits
 from keras_cifar.data.source.parquet import read_parquet
 from keras_cifar.data.tfds_folder import dataset_folder, read_split
 
-LIMITS = Limits(timeout_seconds=5, attempts=2, first_wait_seconds=0.01)
 TRAIN, TEST = fetch.PARQUET_FILES
 
 
@@ -98,7 +96,7 @@ def test_the_sample_is_a_part_of_cifar10(full_data_dir):
 def test_a_mirror_becomes_a_folder_that_tfds_reads_itself(
     parquet_dir, serve_folder, tmp_path, capfd
 ):
-    folder = prepare(SAMPLE, data_dir=tmp_path, mirror=serve_folder(parquet_dir), limits=LIMITS)
+    folder = prepare(SAMPLE, data_dir=tmp_path, mirror=serve_folder(parquet_dir))
     assert folder == tmp_path / "cifar10_sample" / "1.0.0"
     assert_same_content(folder)
     loaded = tfds.load("cifar10_sample", data_dir=tmp_path, split="test", as_supervised=True)
@@ -119,7 +117,7 @@ def test_a_mirror_becomes_a_folder_that_tfds_reads_itself(
 
 def test_what_is_prepared_is_used_and_nothing_else_read(parquet_dir, serve_folder, tmp_path, capfd):
     mirror = serve_folder(parquet_dir)
-    folder = prepare(SAMPLE, data_dir=tmp_path, mirror=mirror, limits=LIMITS)
+    folder = prepare(SAMPLE, data_dir=tmp_path, mirror=mirror)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     capfd.readouterr()
     assert prepare(SAMPLE, data_dir=tmp_path) == folder
@@ -138,10 +136,8 @@ def test_the_next_source_is_tried_when_one_lies(parquet_dir, serve_folder, tmp_p
     (lies / TEST).write_bytes((parquet_dir / TEST).read_bytes())
     sources = (serve_folder(lies), serve_folder(parquet_dir))
     (tmp_path / "downloads").mkdir()
-    fetched = fetch.fetch_first(
-        sources, dataset=SAMPLE, folder=tmp_path / "downloads", limits=LIMITS
-    )
-    assert len(fetched.splits.train.labels) == 2000
+    splits, _ = fetch.fetch_first(sources, dataset=SAMPLE, folder=tmp_path / "downloads")
+    assert len(splits.train.labels) == 2000
     assert "has 500 rows instead of 2000). The download was removed" in capsys.readouterr().err
     assert len(list((tmp_path / "downloads").iterdir())) == 2
 
@@ -149,7 +145,7 @@ def test_the_next_source_is_tried_when_one_lies(parquet_dir, serve_folder, tmp_p
 def test_no_source_is_one_error_with_three_ways_out(serve_folder, tmp_path):
     mirror = f"{serve_folder(tmp_path)}/cifar-10-binary.tar.gz"
     with pytest.raises(OSError, match="could not be downloaded") as raised:
-        prepare(SAMPLE, data_dir=tmp_path / "data", mirror=mirror, limits=LIMITS)
+        prepare(SAMPLE, data_dir=tmp_path / "data", mirror=mirror)
     message = str(raised.value)
     assert f"{mirror}: the server answers 404" in message
     assert all(way in message for way in ("--data-dir", "--archive", "--dataset sample"))
@@ -206,7 +202,7 @@ def test_what_a_killed_process_left_is_removed(parquet_dir, serve_folder, tmp_pa
     leftover.mkdir(parents=True)
     other = tmp_path / ".unfinished-cifar10-abc"
     other.mkdir()
-    prepare(SAMPLE, data_dir=tmp_path, mirror=serve_folder(parquet_dir), limits=LIMITS)
+    prepare(SAMPLE, data_dir=tmp_path, mirror=serve_folder(parquet_dir))
     assert not leftover.parent.exists()
     assert other.exists()
 
@@ -278,7 +274,7 @@ def test_a_disk_that_fills_is_one_line_and_leaves_nothing_half(
 ):
     (small_disk / "other").write_bytes(bytes(filled))
     with pytest.raises(OSError, match=r"No space left|RESOURCE_EXHAUSTED") as raised:
-        prepare(SAMPLE, data_dir=small_disk, mirror=serve_folder(parquet_dir), limits=LIMITS)
+        prepare(SAMPLE, data_dir=small_disk, mirror=serve_folder(parquet_dir))
     assert "\n" not in str(raised.value)
     assert "Make room or give another folder with --data-dir" in str(raised.value)
     assert not list(small_disk.glob(".unfinished-*"))

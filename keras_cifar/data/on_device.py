@@ -58,9 +58,8 @@ def plan_steps(
             mirrored = tf.constant(epoch % 2 == 1)
             return {"positions": positions, "key": key, "mirrored": mirrored, "resize": matrix}
 
-        return tf.data.Dataset.range(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch).map(
-            plan
-        )
+        first = epoch * steps_per_epoch
+        return tf.data.Dataset.range(first, first + steps_per_epoch).map(plan)
 
     steps_per_epoch = count // batch_size
     # A run that was killed after its last epoch has none left.

@@ -1,5 +1,6 @@
 """Finds CIFAR-10 in a TFDS folder, or makes that folder: from a download or from an archive."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,6 @@ import click
 
 from keras_cifar.cifar10 import DatasetFacts
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.source.download import Limits
 from keras_cifar.data.source.fetch import SOURCES, fetch_archive, fetch_first
 from keras_cifar.data.tfds_folder import (
     dataset_folder,
@@ -22,7 +22,6 @@ from keras_cifar.data.tfds_folder import (
 from keras_cifar.files import locked
 
 _SHIPPED = Path(__file__).parent / "sample"
-_PATIENCE = Limits()
 
 
 def load(
@@ -50,7 +49,6 @@ def prepare(
     data_dir: Path | None,
     mirror: str | None = None,
     archive: Path | None = None,
-    limits: Limits = _PATIENCE,
 ) -> Path:
     """Returns the TFDS folder of `dataset`, made from an archive or a download if it is missing.
 
@@ -63,7 +61,6 @@ def prepare(
         mirror: URL to download from in place of `SOURCES`, of the kinds that these are.
         archive: cifar-10-binary.tar.gz, cifar-10-python.tar.gz, or a folder with the files of one
             of them; needs no network.
-        limits: of downloads.
 
     Returns:
         DATA_DIR/NAME/VERSION, or the folder in this package that holds the sample.
@@ -77,7 +74,12 @@ def prepare(
     data_dir = default_data_dir() if data_dir is None else data_dir
     folder = dataset_folder(dataset, data_dir=data_dir)
     if is_prepared(folder):
-        _say_unread(archive or mirror, folder=folder)
+        if archive or mirror:
+            click.echo(
+                f"{folder}: is prepared already, so {archive or mirror} is not read. "
+                "To prepare from it, move that folder away.",
+                err=True,
+            )
         return folder
     shipped = dataset_folder(dataset, data_dir=_SHIPPED)
     if is_prepared(shipped) and mirror is None and archive is None:
@@ -85,25 +87,19 @@ def prepare(
     _require_vacant(folder)
     _make_writable(data_dir)
     sources = SOURCES if mirror is None else (mirror,)
-    with locked(data_dir / f".{dataset.name}.lock", when_busy=lambda: _say_waiting(folder)):
+    waiting = f"Another process is preparing {folder}; waiting for it"
+    with locked(
+        data_dir / f".{dataset.name}.lock", when_busy=lambda: click.echo(waiting, err=True)
+    ):
         # Whoever held the lock may have prepared it.
         if not is_prepared(folder):
-            _make(dataset, data_dir=data_dir, archive=archive, sources=sources, limits=limits)
+            _make(dataset, data_dir=data_dir, archive=archive, sources=sources)
     return folder
 
 
 def default_data_dir() -> Path:
     """Returns the data folder that TFDS uses when it is not told one."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def _say_unread(source: Path | str | None, *, folder: Path) -> None:
-    if source is not None:
-        click.echo(
-            f"{folder}: is prepared already, so {source} is not read. "
-            "To prepare from it, move that folder away.",
-            err=True,
-        )
 
 
 def _require_vacant(folder: Path) -> None:
@@ -117,41 +113,27 @@ def _require_vacant(folder: Path) -> None:
 def _make_writable(data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(data_dir, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:
-        raise _unusable(data_dir, str(error.strerror)) from error
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise _unusable(data_dir, "not writable")
-
-
-def _unusable(data_dir: Path, reason: str) -> OSError:
-    return OSError(
-        f"{data_dir}: cannot hold the data ({reason}). Give another folder with --data-dir."
-    )
-
-
-def _say_waiting(folder: Path) -> None:
-    click.echo(f"Another process is preparing {folder}; waiting for it", err=True)
+        raise OSError(
+            f"{data_dir}: cannot hold the data ({error.strerror}). "
+            "Give another folder with --data-dir."
+        ) from error
 
 
 def _make(
-    dataset: DatasetFacts,
-    *,
-    data_dir: Path,
-    archive: Path | None,
-    sources: tuple[str, ...],
-    limits: Limits,
+    dataset: DatasetFacts, *, data_dir: Path, archive: Path | None, sources: tuple[str, ...]
 ) -> None:
     """Makes the folder; the caller holds the lock."""
     remove_unfinished_folders(data_dir, dataset=dataset)
     downloads = data_dir / "downloads" / "keras-cifar" / dataset.name
     if archive is None:
         downloads.mkdir(parents=True, exist_ok=True)
-        fetched = fetch_first(sources, dataset=dataset, folder=downloads, limits=limits)
+        splits, id_prefix = fetch_first(sources, dataset=dataset, folder=downloads)
     else:
         click.echo(f"Reading {archive}", err=True)
-        fetched = fetch_archive(archive, dataset=dataset)
-    folder = write_folder(
-        fetched.splits, dataset=dataset, data_dir=data_dir, id_prefix=fetched.id_prefix
-    )
+        splits, id_prefix = fetch_archive(archive, dataset=dataset)
+    folder = write_folder(splits, dataset=dataset, data_dir=data_dir, id_prefix=id_prefix)
     click.echo(f"Prepared {folder}", err=True)
     shutil.rmtree(downloads, ignore_errors=True)

@@ -2,12 +2,11 @@
 
 import contextlib
 import io
-import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import click
@@ -20,7 +19,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.data.examples import Examples, Splits, check, in_canonical_order
 from keras_cifar.data.options import without_autotune
 from keras_cifar.errors import first_line
-from keras_cifar.files import TEMPORARY
+from keras_cifar.files import TEMPORARY, sync_tree
 
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, ParseError, tf.errors.OpError)
@@ -90,13 +89,16 @@ def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_pr
     """
     folder = dataset_folder(dataset, data_dir=data_dir)
     try:
-        with _temporary_folder(data_dir, dataset=dataset) as temporary:
+        with TemporaryDirectory(
+            prefix=f"{TEMPORARY}{dataset.name}-", dir=data_dir, ignore_cleanup_errors=True
+        ) as name:
+            temporary = Path(name)
             builder = _Builder(splits, dataset=dataset, data_dir=temporary, id_prefix=id_prefix)
             _build(builder)
             unfinished = dataset_folder(dataset, data_dir=temporary)
             read_split(unfinished, split="train", dataset=dataset)
             read_split(unfinished, split="test", dataset=dataset)
-            _sync_files(unfinished)
+            sync_tree(unfinished)
             folder.parent.mkdir(exist_ok=True)
             unfinished.replace(folder)
     except (OSError, tf.errors.OpError) as error:
@@ -112,15 +114,6 @@ def remove_unfinished_folders(data_dir: Path, *, dataset: DatasetFacts) -> None:
     """Removes what killed processes left; the caller holds the lock, so none is in use."""
     for leftover in data_dir.glob(f"{TEMPORARY}{dataset.name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _temporary_folder(data_dir: Path, *, dataset: DatasetFacts) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{dataset.name}-", dir=data_dir))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
@@ -179,10 +172,3 @@ def _build(builder: _Builder) -> None:
         raise
     finally:
         tfds.enable_progress_bar()
-
-
-def _sync_files(folder: Path) -> None:
-    # So that a power cut after the rename does not leave a folder of empty files.
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())

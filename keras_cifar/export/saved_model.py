@@ -1,7 +1,7 @@
 """The SavedModel: what TensorFlow Serving loads, and the same road to load it by."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,10 @@ def write(model: keras.Model, folder: Path) -> None:
 
     functions = {IMAGE_SIGNATURE: classify, BYTES_SIGNATURE: classify_bytes}
     signatures = {
-        signature: tf.function(functions[signature], input_signature=[_spec(signature)])
-        for signature in functions
+        signature: tf.function(functions[signature], [tf.TensorSpec(shape, dtype, name)])
+        for signature, (name, dtype, shape) in _INPUTS.items()
     }
     tf.saved_model.save(module, str(folder), signatures=signatures)
-
-
-def _spec(signature: str) -> tf.TensorSpec:
-    name, dtype, shape = _INPUTS[signature]
-    return tf.TensorSpec(shape, dtype, name)
 
 
 def probabilities(
@@ -87,33 +82,20 @@ def probabilities(
     Raises:
         RuntimeError: as `check_graph`.
     """
-    encoded = [_png(batch) for batch in batches]
-    with _loaded(folder) as (session, meta_graph):
-        check_graph(meta_graph)
-        inputs: dict[str, Sequence[Any]] = {IMAGE_SIGNATURE: batches, BYTES_SIGNATURE: encoded}
-        return {
-            name: list(map(_runner(session, meta_graph.signature_def[name]), values))
-            for name, values in inputs.items()
-        }
-
-
-def _png(images: npt.NDArray[np.uint8]) -> list[bytes]:
-    return [tf.io.encode_png(image).numpy() for image in images]
-
-
-@contextmanager
-def _loaded(folder: Path) -> Iterator[tuple[Any, Any]]:
+    encoded = [[tf.io.encode_png(image).numpy() for image in batch] for batch in batches]
+    inputs: dict[str, Sequence[Any]] = {IMAGE_SIGNATURE: batches, BYTES_SIGNATURE: encoded}
+    found = {}
     # On the CPU, since a GPU may round to TF32.
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        yield session, load_saved_model(session, folder)
-
-
-def _runner(session: Any, signature: Any) -> Callable[[Any], npt.NDArray[np.float32]]:
-    (given,) = signature.inputs.values()
-    wanted = signature.outputs["probabilities"].name
-    run = session.make_callable(wanted, feed_list=[given.name])
-    return lambda batch: np.asarray(run(batch))
+        meta_graph = load_saved_model(session, folder)
+        check_graph(meta_graph)
+        for name, values in inputs.items():
+            signature = meta_graph.signature_def[name]
+            (given,) = signature.inputs.values()
+            wanted = signature.outputs["probabilities"]
+            found[name] = [session.run(wanted.name, {given.name: batch}) for batch in values]
+    return found
 
 
 def check_graph(meta_graph: Any) -> None:
@@ -128,7 +110,9 @@ def check_graph(meta_graph: Any) -> None:
     }
     if found != expected:
         raise RuntimeError(f"signatures: got {found}, expected {expected}.")
-    for node in _nodes(meta_graph.graph_def):
+    graph = meta_graph.graph_def
+    functions = graph.library.function
+    for node in chain(graph.node, *(function.node_def for function in functions)):
         if node.op in _PYTHON_OPERATIONS:
             raise RuntimeError(f"{node.name}: got {node.op}, which runs Python; expected none.")
         if node.attr[_COMPILED_ONLY].b:
@@ -140,10 +124,3 @@ def _described(tensors: Any) -> dict[str, tuple[tf.DType, list[int | None]]]:
         name: (tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape).as_list())
         for name, info in tensors.items()
     }
-
-
-def _nodes(graph_def: Any) -> Iterator[Any]:
-    """Yields the nodes of a graph and of its functions."""
-    yield from graph_def.node
-    for function in graph_def.library.function:
-        yield from function.node_def

@@ -116,13 +116,8 @@ def export(
         agreement = _verify(
             folder, with_views(model, views), images=images, format=format, precision=precision
         )
-        document = {
-            **origin,
-            "format": format,
-            "precision": precision,
-            "views": views,
-            "agreement": agreement,
-        }
+        choices = {"format": format, "precision": precision, "views": views}
+        document = {**origin, **choices, "agreement": agreement}
         (folder / ORIGIN_FILE).write_text(json.dumps(document, indent=2) + "\n")
         version = publish(folder, number=number)
     size = sum(path.stat().st_size for path in version.rglob("*") if path.is_file())

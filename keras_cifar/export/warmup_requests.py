@@ -26,8 +26,7 @@ def write_warmup(folder: Path, *, images: npt.NDArray[np.uint8]) -> None:
     """
     path = folder / WARMUP_FILE
     path.parent.mkdir()
-    batchings = BATCHING.values()
-    sizes = sorted({size for batching in batchings for size in batching.allowed_batch_sizes})
+    sizes = sorted({size for each in BATCHING.values() for size in each.allowed_batch_sizes})
     with tf.io.TFRecordWriter(str(path)) as writer:
         for size in sizes:
             pixels = np.resize(images, (size, *images.shape[1:]))
@@ -37,16 +36,11 @@ def write_warmup(folder: Path, *, images: npt.NDArray[np.uint8]) -> None:
 
 
 def prediction_log(signature: str, name: str, *, tensor: npt.ArrayLike) -> bytes:
-    """Returns a serialised tensorflow.serving.PredictionLog of one Predict request.
+    """Serialises a tensorflow.serving.PredictionLog: a Predict request of one signature and input.
 
     Encoded by hand: the official classes (tensorflow-serving-api) are in the extra "serve" alone,
     and an export needs none; classes made at run time would be twice this code. The field numbers
     are those of model.proto, predict.proto and prediction_log.proto.
-
-    Args:
-        signature: of the model.
-        name: of its input.
-        tensor: the input's value.
     """
     model_spec = _field(1, MODEL_NAME.encode()) + _field(3, signature.encode())
     value = tf.make_tensor_proto(tensor).SerializeToString()

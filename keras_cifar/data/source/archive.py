@@ -80,7 +80,9 @@ def _read_batches(
         is_test = batch == _TEST_BATCH
         examples = dataset.test.examples if is_test else dataset.train.examples // 5
         try:
-            content = _content(file, examples=examples)
+            if file.size > _MAX_BYTES_PER_EXAMPLE * examples:
+                raise ValueError(f"its {file.size} bytes are too many for {examples} examples")
+            content = file.stream.read()
             if file.name.endswith(".bin"):
                 batches[batch] = _read_binary(content, examples=examples)
             else:
@@ -147,12 +149,6 @@ def _open_tar(stream: _Bounded) -> tarfile.TarFile:
         return tarfile.open(fileobj=stream, mode="r|")  # type: ignore[call-overload, no-any-return]
     except tarfile.ReadError as error:
         raise ValueError("it is no tar archive") from error
-
-
-def _content(file: _File, *, examples: int) -> bytes:
-    if file.size > _MAX_BYTES_PER_EXAMPLE * examples:
-        raise ValueError(f"its {file.size} bytes are too many for {examples} examples")
-    return file.stream.read()
 
 
 def _read_binary(content: bytes, *, examples: int) -> Examples:

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,23 +16,14 @@ from keras_cifar.data.source.part import Part
 from keras_cifar.errors import root_cause
 
 _CHUNK_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How patient a download is.
-
-    Attributes:
-        timeout_seconds: longest wait for a connection, and for the next byte.
-        attempts: that may fail in a row without bringing a new byte.
-        first_wait_seconds: before the second attempt; each further wait is twice as long.
-        longest_wait_seconds: also where the server asks for a longer one.
-    """
-
-    timeout_seconds: float = 30
-    attempts: int = 4
-    first_wait_seconds: float = 1
-    longest_wait_seconds: float = 60
+# The longest wait for a connection, and for the next byte.
+TIMEOUT_SECONDS = 30.0
+# Attempts that may fail in a row without bringing a new byte.
+ATTEMPTS = 4
+# Before the second attempt; each further wait is twice as long.
+FIRST_WAIT_SECONDS = 1.0
+# The longest wait between attempts, also where the server asks for a longer one.
+LONGEST_WAIT_SECONDS = 60.0
 
 
 class DownloadError(OSError):
@@ -46,14 +36,13 @@ class _TryAgainError(Exception):
         self.wait_seconds = wait_seconds
 
 
-def download(url: str, *, folder: Path, max_bytes: int, limits: Limits) -> Path:
+def download(url: str, *, folder: Path, max_bytes: int) -> Path:
     """Downloads `url` into `folder`, going on where an earlier call broke off.
 
     Args:
         url: http or https.
         folder: exists. Until it is complete the file's name ends in .part.
         max_bytes: a larger file is refused.
-        limits: timeouts and retries.
 
     Returns:
         The complete file; what is in it has not been looked at.
@@ -62,7 +51,9 @@ def download(url: str, *, folder: Path, max_bytes: int, limits: Limits) -> Path:
         DownloadError: the URL does not give the file. What came is kept for the next call.
         OSError: the disk does not take the file.
     """
-    path = folder / _file_name(url)
+    # The digest keeps what came from one mirror apart from what came from another.
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    path = folder / f"{digest}-{Path(urlsplit(url).path).name}"
     if path.is_file():
         return path
     part = Part(path)
@@ -70,31 +61,25 @@ def download(url: str, *, folder: Path, max_bytes: int, limits: Limits) -> Path:
     while True:
         size_before = part.size
         try:
-            _fetch(url, part=part, max_bytes=max_bytes, timeout_seconds=limits.timeout_seconds)
+            _fetch(url, part=part, max_bytes=max_bytes)
             return part.finish()
         except _TryAgainError as error:
             failures = 1 if part.size > size_before else failures + 1
-            if failures == limits.attempts:
+            if failures == ATTEMPTS:
                 raise DownloadError(f"{url}: {error}") from error
-            wait = max(limits.first_wait_seconds * 2 ** (failures - 1), error.wait_seconds)
-            wait = min(wait, limits.longest_wait_seconds)
+            wait = max(FIRST_WAIT_SECONDS * 2 ** (failures - 1), error.wait_seconds)
+            wait = min(wait, LONGEST_WAIT_SECONDS)
             click.echo(f"{url}: {error}; trying again in {wait:g} s", err=True)
             time.sleep(wait)
 
 
-def _file_name(url: str) -> str:
-    # The digest keeps what came from one mirror apart from what came from another.
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    return f"{digest}-{Path(urlsplit(url).path).name}"
-
-
-def _fetch(url: str, *, part: Part, max_bytes: int, timeout_seconds: float) -> None:
+def _fetch(url: str, *, part: Part, max_bytes: int) -> None:
     """Makes one request and appends what it brings to `part`."""
     # Without identity a server may pack the file once more, and ranges would count packed bytes.
     headers = {"Accept-Encoding": "identity", **part.range_headers()}
     with (
-        _network_errors(url, timeout_seconds=timeout_seconds),
-        requests.get(url, headers=headers, stream=True, timeout=timeout_seconds) as response,
+        _network_errors(url),
+        requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response,
     ):
         if _is_complete(response, part=part):
             return
@@ -108,12 +93,12 @@ def _fetch(url: str, *, part: Part, max_bytes: int, timeout_seconds: float) -> N
 
 
 @contextmanager
-def _network_errors(url: str, *, timeout_seconds: float) -> Iterator[None]:
+def _network_errors(url: str) -> Iterator[None]:
     """Says in a few words what went wrong on the way."""
     try:
         yield
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise _TryAgainError(f"no answer within {timeout_seconds:g} s") from error
+        raise _TryAgainError(f"no answer within {TIMEOUT_SECONDS:g} s") from error
     except (requests.exceptions.InvalidURL, requests.TooManyRedirects) as error:
         raise DownloadError(f"{url}: {error}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -171,14 +156,8 @@ def _with_bar(
 ) -> Iterator[bytes]:
     """Passes chunks on and draws size, speed and remaining time on stderr.
 
-    Args:
-        chunks: of a file, from `offset` on.
-        name: of the file.
-        offset: bytes that an earlier request brought.
-        total: bytes of the whole file, if the server told it.
-
-    Yields:
-        The chunks.
+    The chunks are of a file from byte `offset` on. `total` counts the bytes of the whole file, if
+    the server told it.
     """
     size = "of unknown size" if total is None else f"{total / 1e6:.1f} MB"
     resumed = f", from {offset / 1e6:.1f} MB on" if offset else ""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
@@ -10,7 +9,7 @@ import click
 from keras_cifar.cifar10 import DatasetFacts
 from keras_cifar.data.examples import Splits, check, in_canonical_order
 from keras_cifar.data.source.archive import read_archive
-from keras_cifar.data.source.download import DownloadError, Limits, download
+from keras_cifar.data.source.download import DownloadError, download
 from keras_cifar.data.source.parquet import read_parquet
 
 # Where CIFAR-10 is downloaded from, tried in this order. What ends in .tar.gz is one of the
@@ -27,33 +26,23 @@ PARQUET_FILES = ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet")
 _MAX_BYTES_PER_EXAMPLE = 6144
 
 
-class Fetched(NamedTuple):
-    """What a source gave.
-
-    Attributes:
-        splits: verified, in the source's order.
-        id_prefix: as `write_folder` takes it.
-    """
-
-    splits: Splits
-    id_prefix: str
-
-
-def fetch_archive(path: Path, *, dataset: DatasetFacts) -> Fetched:
-    """Reads and verifies an archive that the user has; raises OSError if it is not `dataset`."""
-    return Fetched(_verified(read_archive(path, dataset=dataset), dataset, origin=path), "")
+def fetch_archive(path: Path, *, dataset: DatasetFacts) -> tuple[Splits, str]:
+    """Reads and verifies an archive that the user has, as `fetch_first` does a download."""
+    return _verified(read_archive(path, dataset=dataset), dataset, origin=path), ""
 
 
 def fetch_first(
-    sources: Sequence[str], *, dataset: DatasetFacts, folder: Path, limits: Limits
-) -> Fetched:
+    sources: Sequence[str], *, dataset: DatasetFacts, folder: Path
+) -> tuple[Splits, str]:
     """Downloads from the first source that gives `dataset`, and says on stderr what it does.
 
     Args:
         sources: URLs like those of `SOURCES`.
         dataset: what the content must be.
         folder: exists; takes the downloaded files.
-        limits: of each download.
+
+    Returns:
+        The splits, verified, in the source's order; and the `id_prefix` that `write_folder` takes.
 
     Raises:
         OSError: none of them gives it, or the disk does not take it.
@@ -62,7 +51,7 @@ def fetch_first(
     for source in sources:
         click.echo(f"Downloading {dataset.name} from {source}", err=True)
         try:
-            return _fetch(source, dataset=dataset, folder=folder, limits=limits)
+            return _fetch(source, dataset=dataset, folder=folder)
         except DownloadError as error:
             click.echo(str(error), err=True)
             failures.append(str(error))
@@ -73,17 +62,17 @@ def fetch_first(
     )
 
 
-def _fetch(source: str, *, dataset: DatasetFacts, folder: Path, limits: Limits) -> Fetched:
+def _fetch(source: str, *, dataset: DatasetFacts, folder: Path) -> tuple[Splits, str]:
     is_archive = urlsplit(source).path.endswith(".tar.gz")
     urls = [source] if is_archive else [f"{source.rstrip('/')}/{name}" for name in PARQUET_FILES]
     max_bytes = _MAX_BYTES_PER_EXAMPLE * (dataset.train.examples + dataset.test.examples)
-    files = [download(url, folder=folder, max_bytes=max_bytes, limits=limits) for url in urls]
+    files = [download(url, folder=folder, max_bytes=max_bytes) for url in urls]
     try:
         if is_archive:
             splits, id_prefix = read_archive(files[0], dataset=dataset), ""
         else:
             splits, id_prefix = read_parquet(files[0], files[1], dataset=dataset), "parquet_"
-        return Fetched(_verified(splits, dataset, origin=source), id_prefix)
+        return _verified(splits, dataset, origin=source), id_prefix
     except OSError as error:
         # Complete but wrong: a later call would only stumble over the same files.
         for file in files:

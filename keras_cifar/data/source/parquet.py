@@ -24,12 +24,9 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tf.erro
 
 
 def read_parquet(train: Path, test: Path, *, dataset: DatasetFacts) -> Splits:
-    """Reads the two files, whose columns are `img` (struct of `bytes`, a PNG) and `label`.
+    """Reads the file of each split, whose columns are `img` (struct of `bytes`, a PNG) and `label`.
 
-    Args:
-        train: file of the training split.
-        test: file of the test split.
-        dataset: how many examples each must hold.
+    Each must hold as many examples as `dataset` says.
 
     Returns:
         The examples in the files' order, their content not yet checked.
@@ -49,8 +46,7 @@ def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
         labels = table["label"].to_numpy()
         return Examples(_decode_pngs(pngs), checked_labels(labels))
     except _DAMAGED as error:
-        reason = first_line(error)
-        raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({reason}).") from error
+        raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({first_line(error)}).") from error
 
 
 def _read_table(path: Path, *, facts: SplitFacts) -> pa.Table:
