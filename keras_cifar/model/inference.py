@@ -143,10 +143,10 @@ def _is_folded(layer: layers.Layer, line: Line) -> bool:
 def _with_batch_norm(convolution: _Step, batch_norm: layers.BatchNormalization) -> _Step:
     """Folds y = (x - mean) / sqrt(variance + epsilon) * gamma + beta into kernel and bias."""
     kernel, *rest = convolution.weights
-    bias = rest[0] if rest else np.float64(0)
+    bias = rest[0] if rest else 0
     *gamma_and_beta, mean, variance = (np.float64(value) for value in batch_norm.get_weights())
-    gamma = gamma_and_beta.pop(0) if batch_norm.scale else np.float64(1)
-    beta = gamma_and_beta.pop(0) if batch_norm.center else np.float64(0)
+    gamma = gamma_and_beta.pop(0) if batch_norm.scale else 1
+    beta = gamma_and_beta.pop(0) if batch_norm.center else 0
     scale = gamma / np.sqrt(variance + batch_norm.epsilon)  # (filters,)
     return convolution._replace(
         config={**convolution.config, "use_bias": True},
