@@ -74,7 +74,7 @@ def pick_precision() -> tuple[str, str]:
             for gpu in gpus
         ]
         return precision_of_gpu(min(capabilities))
-    return precision_of_cpu(cpu_flags(), vendor=cpu_vendor())
+    return precision_of_cpu(cpu_flags(), vendor=_cpuinfo("vendor_id"))
 
 
 def precision_of_gpu(compute_capability: tuple[int, int]) -> tuple[str, str]:
@@ -106,11 +106,6 @@ def precision_of_cpu(flags: frozenset[str], *, vendor: str) -> tuple[str, str]:
 def cpu_flags() -> frozenset[str]:
     """Returns the CPU's feature flags as Linux names them; none where they cannot be read."""
     return frozenset(_cpuinfo("flags").split())
-
-
-def cpu_vendor() -> str:
-    """Returns the CPU's maker as Linux gives it; empty where it cannot be read."""
-    return _cpuinfo("vendor_id")
 
 
 def cpu_model() -> str:

@@ -1,10 +1,7 @@
 """A run on disk: the names of its files, and its settings."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,58 +25,23 @@ class RunRecord(NamedTuple):
     device: str
 
 
-@dataclass(frozen=True)
 class RunDir:
     """A run's folder and the names of the files in it."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Every setting, and the versions and the device it was trained with.
+        self.config = path / "config.json"
+        self.history = path / "history.csv"  # a row an epoch
+        self.model = path / "model.keras"  # the chosen one
+        self.plot = path / "history.png"  # loss and accuracy, training and validation
+        self.metrics = path / "metrics.json"  # what `evaluate` measured
+        self.checkpoint = path / "checkpoint"  # what resume needs; gone when the run has ended well
+        self.tensorboard = path / "tensorboard"  # TensorBoard's logs, where they were asked for
 
-    @property
-    def config(self) -> Path:
-        """Every setting, and the versions and the device it was trained with."""
-        return self.path / "config.json"
-
-    @property
-    def history(self) -> Path:
-        """A row an epoch."""
-        return self.path / "history.csv"
-
-    @property
-    def model(self) -> Path:
-        """The chosen model."""
-        return self.path / "model.keras"
-
-    @property
-    def plot(self) -> Path:
-        """Loss and accuracy, training and validation."""
-        return self.path / "history.png"
-
-    @property
-    def metrics(self) -> Path:
-        """What `evaluate` measured."""
-        return self.path / "metrics.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """What resume needs; gone when the run has ended well."""
-        return self.path / "checkpoint"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's logs, where they were asked for."""
-        return self.path / "tensorboard"
-
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> list[Path]:
         """Everything that the commands write here, whether it is there or not."""
-        return (
-            self.config,
-            self.history,
-            self.model,
-            self.plot,
-            self.metrics,
-            self.checkpoint,
-            self.tensorboard,
-        )
+        return [path for path in vars(self).values() if path != self.path]
 
     def read_record(self) -> RunRecord:
         """Returns what config.json holds.
@@ -117,9 +79,9 @@ class RunDir:
         return self.model
 
 
-def newest_run(runs: Path = RUNS) -> RunDir:
-    """Returns the run under `runs` that was started last; raises FileNotFoundError if none."""
-    configs = list(runs.glob("*/config.json"))
+def newest_run() -> RunDir:
+    """Returns the run under RUNS that was started last; raises FileNotFoundError if none."""
+    configs = list(RUNS.glob("*/config.json"))
     if not configs:
-        raise FileNotFoundError(f"{runs}: no run here. Train one: keras-cifar train")
+        raise FileNotFoundError(f"{RUNS}: no run here. Train one: keras-cifar train")
     return RunDir(max(configs, key=lambda path: path.stat().st_mtime).parent)

@@ -1,6 +1,7 @@
 """Each faster layer computes what the plain ones in its place compute: values and gradients."""
 
 from functools import partial
+from inspect import signature
 
 import keras
 import numpy as np
@@ -166,6 +167,14 @@ def test_where_a_condition_fails_the_plain_layer_stays(plain):
     config = {**plain.get_config(), "dtype": "mixed_bfloat16"}
     model = network(lambda: [plain.__class__.from_config(config)], precision="bfloat16")
     assert kinds(accelerate(model, device="CPU")) == [type(plain)]
+
+
+@pytest.mark.skipif(
+    "renorm" not in signature(layers.BatchNormalization).parameters, reason="Keras 3.12 has none"
+)
+def test_a_batch_renormalization_stays_one():
+    model = network(lambda: [layers.BatchNormalization(renorm=True)])
+    assert kinds(accelerate(model, device="CPU")) == [layers.BatchNormalization]
 
 
 @pytest.mark.parametrize(

@@ -72,42 +72,33 @@ def build_model(
 def _group(
     x: keras.KerasTensor, filters: Sequence[int], *, batch_norm_momentum: float, name: str
 ) -> keras.KerasTensor:
-    """Adds convolutions, each with batch normalisation and activation.
-
-    The pooling comes right behind the first, so that the others have a quarter of the work.
-    """
-
-    def convolution(x: keras.KerasTensor, number: int) -> keras.KerasTensor:
-        return layers.Conv2D(
-            filters[number - 1],
+    """Adds convolutions, each with batch normalisation and activation."""
+    shortcut = None
+    for number, count in enumerate(filters, start=1):
+        x = layers.Conv2D(
+            count,
             _KERNEL_SIZE,
             padding="same",
             use_bias=False,
             data_format=_FORMAT,
             name=f"{name}_conv{number}",
         )(x)
-
-    def batch_norm(x: keras.KerasTensor, number: int) -> keras.KerasTensor:
-        return layers.BatchNormalization(
+        if number == 1:
+            # Right behind the first, so that the others have a quarter of the work.
+            x = layers.MaxPooling2D(2, data_format=_FORMAT, name=f"{name}_pool")(x)
+        x = layers.BatchNormalization(
             momentum=batch_norm_momentum,
             epsilon=_BATCH_NORM_EPSILON,
             scale=False,
             name=f"{name}_batch_norm{number}",
         )(x)
-
-    def activation(x: keras.KerasTensor, number: int) -> keras.KerasTensor:
-        return layers.Activation(_ACTIVATION, name=f"{name}_activation{number}")(x)
-
-    x = convolution(x, 1)
-    x = layers.MaxPooling2D(2, data_format=_FORMAT, name=f"{name}_pool")(x)
-    x = shortcut = activation(batch_norm(x, 1), 1)
-    for number in range(2, len(filters)):
-        x = activation(batch_norm(convolution(x, number), number), number)
-    x = batch_norm(convolution(x, len(filters)), len(filters))
-    if len(filters) > 2:
-        # He et al., 2016, section 3.2.
-        x = layers.Add(name=f"{name}_residual")([shortcut, x])
-    return activation(x, len(filters))
+        if number == len(filters) > 2:
+            # He et al., 2016, section 3.2.
+            x = layers.Add(name=f"{name}_residual")([shortcut, x])
+        x = layers.Activation(_ACTIVATION, name=f"{name}_activation{number}")(x)
+        if number == 1:
+            shortcut = x
+    return x
 
 
 def _initialize(model: keras.Model, *, head_bound: float, random: np.random.RandomState) -> None:

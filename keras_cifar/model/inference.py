@@ -78,15 +78,15 @@ def _step(layer: layers.Layer, line: Line) -> _Step | None:
     """Returns what takes the place of a layer, if anything does."""
     if isinstance(layer, layers.Dropout) or _is_folded(layer, line):
         return None
-    if _scale_and_offset(layer):
-        return _rescaling(layer, folded=type(line.behind(layer)) is layers.Conv2D)
+    if pair := _scale_and_offset(layer):
+        return _rescaling(layer.name, *pair, folded=type(line.behind(layer)) is layers.Conv2D)
     weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
     step = _Step(type(layer), layer.get_config(), weights)
     if type(layer) is not layers.Conv2D:
         return step
-    if scale_and_offset := _scale_and_offset(line.before(layer)):
+    if pair := _scale_and_offset(line.before(layer)):
         kernel, *bias = step.weights  # (height, width, channels, filters)
-        scale, _ = scale_and_offset
+        scale, _ = pair
         step = step._replace(weights=[kernel * scale[..., np.newaxis], *bias])
     batch_norm = _batch_norm_of(layer, line)
     return _with_batch_norm(step, batch_norm) if batch_norm else step
@@ -107,12 +107,13 @@ def _scale_and_offset(
     return (scale, offset) if of_channels else None
 
 
-def _rescaling(layer: layers.Layer, *, folded: bool) -> _Step:
+def _rescaling(
+    name: str, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], *, folded: bool
+) -> _Step:
     """Returns y = x * scale + offset; without the scale, where the kernel behind it has it."""
-    scale, offset = _scale_and_offset(layer) or (np.ones(1), np.zeros(1))
     if folded:
-        return _Step(_Shift, {"name": layer.name, "offset": (offset / scale).tolist()}, [])
-    config = {"name": layer.name, "scale": scale.tolist(), "offset": offset.tolist()}
+        return _Step(_Shift, {"name": name, "offset": (offset / scale).tolist()}, [])
+    config = {"name": name, "scale": scale.tolist(), "offset": offset.tolist()}
     return _Step(layers.Rescaling, config, [])
 
 
@@ -142,10 +143,10 @@ def _is_folded(layer: layers.Layer, line: Line) -> bool:
 def _with_batch_norm(convolution: _Step, batch_norm: layers.BatchNormalization) -> _Step:
     """Folds y = (x - mean) / sqrt(variance + epsilon) * gamma + beta into kernel and bias."""
     kernel, *rest = convolution.weights
-    bias = rest[0] if rest else np.float64(0)
+    bias = rest[0] if rest else 0
     *gamma_and_beta, mean, variance = (np.float64(value) for value in batch_norm.get_weights())
-    gamma = gamma_and_beta.pop(0) if batch_norm.scale else np.float64(1)
-    beta = gamma_and_beta.pop(0) if batch_norm.center else np.float64(0)
+    gamma = gamma_and_beta.pop(0) if batch_norm.scale else 1
+    beta = gamma_and_beta.pop(0) if batch_norm.center else 0
     scale = gamma / np.sqrt(variance + batch_norm.epsilon)  # (filters,)
     return convolution._replace(
         config={**convolution.config, "use_bias": True},

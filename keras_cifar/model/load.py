@@ -42,9 +42,8 @@ _LOAD_ERRORS = (
     AttributeError,
     ImportError,
     LookupError,
-    NotImplementedError,
     OSError,
-    RuntimeError,
+    RuntimeError,  # NotImplementedError is one
     TypeError,
     ValueError,
     zipfile.BadZipFile,

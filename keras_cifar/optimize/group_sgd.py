@@ -73,15 +73,12 @@ class GroupSGD(keras.optimizers.SGD):
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
         """Changes one variable as its group says."""
         group = self._groups[self._get_variable_index(variable)]
-        decayed = gradient + group.weight_decay * variable if group.weight_decay else gradient
-        super().update_step(decayed, variable, self._rate(group, learning_rate))
-
-    def _rate(self, group: Group, learning_rate: tf.Tensor) -> tf.Tensor:
+        if group.weight_decay:
+            gradient = gradient + group.weight_decay * variable
         rate = group.rate * tf.cast(learning_rate, tf.float32)
-        if group.steps is None:
-            return rate
-        rest = 1 - tf.cast(self.iterations, tf.float32) / group.steps
-        return rate * tf.maximum(rest, 0.0)
+        if group.steps is not None:
+            rate *= tf.maximum(1 - tf.cast(self.iterations, tf.float32) / group.steps, 0.0)
+        super().update_step(gradient, variable, rate)
 
     def apply(
         self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[Any] | None = None
@@ -90,16 +87,15 @@ class GroupSGD(keras.optimizers.SGD):
         super().apply(grads, trainable_variables)
         if self._lookahead:
             step = tf.convert_to_tensor(self.iterations)
-            look = partial(_look_ahead, self._lookahead, self._slow, step)
+            look = partial(self._look_ahead, self._lookahead, step)
             is_last = step == self._lookahead.steps
             tf.cond((step % LOOKAHEAD_EVERY == 0) | is_last, look, lambda: None)
 
-
-def _look_ahead(lookahead: Lookahead, slow: Sequence[keras.Variable], step: tf.Tensor) -> None:
-    """Moves the slow weights towards the weights, and sets these to them."""
-    progress = tf.cast(step, tf.float32) / lookahead.steps
-    # At the end the weights become the slow ones as these are.
-    decay = tf.where(step == lookahead.steps, 1.0, lookahead.decay * progress**3)
-    for average, variable in zip(slow, lookahead.variables, strict=True):
-        average.assign(decay * average + (1 - decay) * variable)
-        variable.assign(average)
+    def _look_ahead(self, lookahead: Lookahead, step: tf.Tensor) -> None:
+        """Moves the slow weights towards the weights, and sets these to them."""
+        progress = tf.cast(step, tf.float32) / lookahead.steps
+        # At the end the weights become the slow ones as these are.
+        decay = tf.where(step == lookahead.steps, 1.0, lookahead.decay * progress**3)
+        for average, variable in zip(self._slow, lookahead.variables, strict=True):
+            average.assign(decay * average + (1 - decay) * variable)
+            variable.assign(average)

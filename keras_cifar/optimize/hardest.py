@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from keras_cifar.data.examples import Examples
 
-# The loss of an example that was never trained on: nothing is harder.
-_UNSEEN = np.float32("inf")
 Plan = dict[str, tf.Tensor]
 
 
@@ -42,10 +40,10 @@ class HardestModel(keras.Model):
         self.examples = Examples(*(tf.Variable(part, trainable=False) for part in examples))
         self.make_batch = make_batch
         self.kept = kept
-        # float32 (examples,): the loss of each when it was last trained on.
-        self.last_losses = tf.Variable(
-            np.full(len(examples.labels), _UNSEEN), trainable=False, name="last_losses"
-        )
+        # float32 (examples,): the loss of each when it was last trained on; before that, nothing is
+        # harder.
+        unseen = np.full(len(examples.labels), np.inf, np.float32)
+        self.last_losses = tf.Variable(unseen, trainable=False, name="last_losses")
 
     @property
     def variables(self) -> list[Any]:

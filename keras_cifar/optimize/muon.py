@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_cifar.optimize.group_sgd import GroupSGD
@@ -34,7 +33,7 @@ class Muon(GroupSGD):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: Any) -> None:
         """Changes one variable."""
-        if len(variable.shape) != 4:
+        if len(variable.shape) != 4:  # no convolution's kernel
             super().update_step(gradient, variable, learning_rate)
             return
         velocity = self.momentums[self._get_variable_index(variable)]
@@ -65,8 +64,3 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
         moments = tf.matmul(x, x, transpose_a=True)
         x = a * x + tf.matmul(x, b * moments + c * tf.matmul(moments, moments))
     return x
-
-
-def is_kernel(variable: keras.Variable) -> bool:
-    """Tells whether Muon takes a variable as a convolution's kernel."""
-    return len(variable.shape) == 4

@@ -142,9 +142,8 @@ class FastRecipe:
     ) -> Group:
         """Returns how one variable is trained."""
         from keras_cifar.optimize.group_sgd import Group
-        from keras_cifar.optimize.muon import is_kernel
 
-        if is_kernel(variable):
+        if len(variable.shape) == 4:  # a convolution's kernel
             rate = 1.0
         else:
             rate = self.head_rate if variable.name == "kernel" else self.bias_rate

@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
 import click
@@ -59,18 +60,15 @@ class ProgressDisplay(keras.callbacks.Callback):
         return (
             f"loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  "
             f"{step * self.batch_size / seconds:,.0f} images/s  "
-            f"{timedelta(seconds=round(self._remaining(step, seconds)))} left"
+            f"{self._remaining(step, seconds)} left"
         )
 
-    def _remaining(self, step: int, seconds: float) -> float:
-        """Seconds to the end of the run, at the pace of the epochs so far or of this one."""
+    def _remaining(self, step: int, seconds: float) -> timedelta:
+        """Time to the end of the run, at the pace of the epochs so far or of this one."""
         rest_of_epoch = seconds / step * (self.steps_per_epoch - step)
-        per_epoch = (
-            sum(self.epoch_seconds) / len(self.epoch_seconds)
-            if self.epoch_seconds
-            else seconds / step * self.steps_per_epoch
-        )
-        return rest_of_epoch + per_epoch * (self.epochs - self.epoch - 1)
+        per_epoch = fmean(self.epoch_seconds or [seconds / step * self.steps_per_epoch])
+        left = rest_of_epoch + per_epoch * (self.epochs - self.epoch - 1)
+        return timedelta(seconds=round(left))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Prints the epoch's line in place of the bar."""
@@ -79,7 +77,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.clear_bar()
         values = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         rate = self.steps_per_epoch * self.batch_size / self.training_seconds
-        left = timedelta(seconds=round(self._remaining(self.steps_per_epoch, seconds)))
+        left = self._remaining(self.steps_per_epoch, seconds)
         click.echo(
             f"{self._label()}  {values}  {rate:,.0f} images/s  {seconds:.0f} s, {left} left",
             err=True,

@@ -3,8 +3,7 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -75,7 +74,11 @@ def _settle(config: TrainConfig) -> TrainConfig:
 
 
 def _refuse_existing(run_dir: RunDir) -> None:
-    present = [path.name for path in run_dir.files() if path.is_file() or _has_entries(path)]
+    present = [
+        path.name
+        for path in run_dir.files()
+        if path.is_file() or (path.is_dir() and any(path.iterdir()))
+    ]
     if present:
         raise FileExistsError(
             f"{run_dir.path}: holds a run already ({', '.join(present)}). Go on with it by "
@@ -83,12 +86,7 @@ def _refuse_existing(run_dir: RunDir) -> None:
         )
 
 
-def _has_entries(path: Path) -> bool:
-    return path.is_dir() and any(path.iterdir())
-
-
-@contextmanager
-def _owned(run_dir: RunDir) -> Iterator[None]:
+def _owned(run_dir: RunDir) -> AbstractContextManager[None]:
     """Keeps other processes out of the run's folder."""
 
     def refuse() -> None:
@@ -97,8 +95,7 @@ def _owned(run_dir: RunDir) -> Iterator[None]:
             "--run-dir."
         )
 
-    with locked(run_dir.path / ".lock", when_busy=refuse):
-        yield
+    return locked(run_dir.path / ".lock", when_busy=refuse)
 
 
 def _clear(run_dir: RunDir) -> None:
