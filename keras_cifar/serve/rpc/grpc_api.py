@@ -110,7 +110,7 @@ class _Calls:
 
     def reload_config(self, request: Any) -> Any:
         """Answers a ReloadConfigRequest, when its models are available."""
-        self._models.reload(model_configs(request.config))
+        self._models.configure(model_configs(request.config))
         return model_management_pb2.ReloadConfigResponse()
 
 
