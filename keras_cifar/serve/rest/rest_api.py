@@ -64,7 +64,7 @@ def answer(
             record.api, read = api
             parsed = parse_body(body)
             with models.borrow(**_chosen(match)) as servable:
-                record.answered_by(servable.model, version=servable.version)
+                record.model, record.version = servable.model, servable.version
                 try:
                     record.examples, compute = read(servable, parsed)
                     return compute(deadline=deadline)

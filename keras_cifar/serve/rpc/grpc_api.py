@@ -59,7 +59,7 @@ class _Calls:
                 remaining = context.time_remaining()
                 deadline = time.time() + min(remaining or _FOREVER, _FOREVER)
                 with _borrowed(self._models, _model_spec(request)) as servable:
-                    record.answered_by(servable.model, version=servable.version)
+                    record.model, record.version = servable.model, servable.version
                     record.examples = _examples(request)
                     return compute(servable, request, deadline=deadline)
 
