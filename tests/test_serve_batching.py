@@ -176,10 +176,10 @@ def test_a_version_with_a_wrong_warm_up_is_not_loaded(toy, tmp_path):
     shutil.copytree(toy, version)
     write_warmup(version, records(tmp_path, b""))
     configs = [ModelConfig("toy", version.parent)]
-    models = Models(configs, runtime=runtime(), labels_may_wait=False)
+    models = Models(runtime=runtime(), labels_may_wait=False)
     start = re.escape(f"{tmp_path}/toy: version 1 cannot be loaded: ")
-    with pytest.raises(OSError, match=f"^{start}Unsupported log_type for warmup: None$"):
-        models.start()
+    with pytest.raises(ServingError, match=f"^{start}Unsupported log_type for warmup: None$"):
+        models.configure(configs)
 
 
 # Batches

@@ -548,12 +548,12 @@ def test_a_version_goes_when_its_last_request_has_its_answer(
 def test_a_version_that_comes_back_is_available_when_its_predecessor_ends(two_versions):
     runtime = Runtime(BATCHING["cpu"], Limits(), Metrics(thread_pool_name="test"))
     configs = [ModelConfig("toy", two_versions)]
-    models = Models(configs, runtime=runtime, labels_may_wait=False)
-    models.start()
+    models = Models(runtime=runtime, labels_may_wait=False)
+    models.configure(configs)
     with models.borrow("toy"):
-        models.reload([])
+        models.configure([])
         assert models.statuses("toy")[2].state is State.UNLOADING
-        models.reload(configs)
+        models.configure(configs)
         assert models.statuses("toy")[2].state is State.AVAILABLE
     assert models.statuses("toy")[2].state is State.AVAILABLE
     models.close()

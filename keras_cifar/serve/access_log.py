@@ -20,12 +20,8 @@ class Record:
     Attributes:
         entrypoint: "REST" or "GRPC".
         call: the request line, or the name of the procedure.
-        peer: who asked.
         api: "Predict" and the like, for inference; else empty.
-        model: the name of a model that is loaded; else empty.
-        version: that answered.
-        examples: in the request.
-        request_bytes: of its body.
+        model: the name of a model that is loaded, and answers; else empty.
         code: the outcome.
         status: the outcome as the client sees it, where that is another one.
     """
@@ -41,10 +37,6 @@ class Record:
     code: StatusCode = StatusCode.OK
     status: int | None = None
     started: float = field(default_factory=time.perf_counter)
-
-    def answered_by(self, model: str, *, version: int) -> None:
-        """Notes which version answers; names that no model has never get this far."""
-        self.model, self.version = model, version
 
     def close(self, metrics: Metrics) -> None:
         """Writes the log's line and counts the request."""

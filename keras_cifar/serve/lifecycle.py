@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import tensorflow as tf
 import uvloop
+from grpc_health.v1.health import HealthServicer
 
 from keras_cifar.serve.logs import logging_to
 from keras_cifar.serve.metrics import Metrics
@@ -26,7 +27,7 @@ from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.rest.http_app import HttpApp
 from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
 from keras_cifar.serve.rpc.grpc_api import add_services
-from keras_cifar.serve.rpc.grpc_server import Health, add_ports, grpc_server
+from keras_cifar.serve.rpc.grpc_server import add_health, add_ports, grpc_server
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Settings, address
 from keras_cifar.serve.text_config import read_batching, read_metrics_path, read_models
@@ -53,9 +54,8 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
         OSError: a file cannot be read, a port not be had, or no version be loaded.
     """
     runtime = _runtime(settings)
-    models = Models(
-        _model_configs(settings), runtime=runtime, labels_may_wait=settings.labels_may_wait
-    )
+    configs = _model_configs(settings)
+    models = Models(runtime=runtime, labels_may_wait=settings.labels_may_wait)
     monitoring = settings.monitoring_config
     metrics_path = read_metrics_path(monitoring) if monitoring else METRICS_PATH
     _allow_many_connections()
@@ -68,11 +68,14 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
         executor = stack.enter_context(ThreadPoolExecutor(settings.limits.requests))
         rpc = grpc_server(settings, executor)
         add_services(rpc, models, runtime=runtime)
-        health = Health(rpc)
+        health = add_health(rpc)
         rpc_address = add_ports(rpc, settings)
         stack.callback(models.close)
         gc.freeze()  # TensorFlow stays. To look it through at each collection would take 0.15 s.
-        _start(models)
+        try:
+            models.configure(configs)
+        except ServingError as error:
+            raise OSError(error.message) from error
         stack.enter_context(watching(models, settings))
         app = HttpApp(
             models, runtime=runtime, settings=settings, metrics_path=metrics_path, executor=executor
@@ -110,27 +113,14 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _start(models: Models) -> None:
-    try:
-        models.start()
-    except ServingError as error:
-        raise OSError(error.message) from error
-
-
 @dataclass(frozen=True)
 class _Servers:
     http: HttpServer
     listener: socket.socket
     app: HttpApp
     rpc: grpc.Server
-    health: Health
+    health: HealthServicer
     last_resort: threading.Timer
-
-    def stop(self) -> threading.Event:
-        """Accepts nothing more; returns what is set when gRPC has answered what it had accepted."""
-        self.http.should_exit = True
-        ended: threading.Event = self.rpc.stop(_DRAIN_SECONDS)
-        return ended
 
 
 async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
@@ -141,18 +131,18 @@ async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
         if listening.done():
             await listening  # raises
         await asyncio.sleep(0.01)
-    servers.health.serving()
     announce()
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
     servers.app.is_draining = True
-    servers.health.stopping()
+    servers.health.enter_graceful_shutdown()
     _log.info("stopping: requests at work have %.0f s to end", _STOP_SECONDS)
     servers.last_resort.start()
     await asyncio.wait([listening], timeout=_NOTICE_SECONDS)
-    ended = servers.stop()
+    servers.http.should_exit = True
+    answered = servers.rpc.stop(_DRAIN_SECONDS)  # an event: what was accepted has its answer
     await listening
-    await asyncio.to_thread(ended.wait)
+    await asyncio.to_thread(answered.wait)
 
 
 def _first_signal() -> asyncio.Event:

@@ -7,7 +7,6 @@ from grpc import StatusCode
 
 # As TensorFlow Serving answers over HTTP; any other code is 500.
 _HTTP_STATUS = {
-    StatusCode.OK: 200,
     StatusCode.CANCELLED: 499,
     StatusCode.INVALID_ARGUMENT: 400,
     StatusCode.FAILED_PRECONDITION: 400,
@@ -33,15 +32,17 @@ _CODES = {code.value[0]: code for code in StatusCode}
 class ServingError(Exception):
     """A request that gets no answer, and why.
 
-    Attributes:
+    Args:
         code: the gRPC status code.
         message: for the client.
+        http_status: where HTTP has a better one than that which stands for the code.
     """
 
-    def __init__(self, code: StatusCode, message: str) -> None:
+    def __init__(self, code: StatusCode, message: str, *, http_status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.http_status = http_status or _HTTP_STATUS.get(code, 500)
 
 
 def invalid(message: str) -> ServingError:
@@ -53,8 +54,3 @@ def from_tensorflow(error: tf.errors.OpError) -> ServingError:
     """Returns an operation's error without the graph's inner places, which say nothing outside."""
     message = " ".join(_INNER.sub("", str(error.message)).split())
     return ServingError(_CODES.get(error.error_code, StatusCode.UNKNOWN), message)
-
-
-def http_status(code: StatusCode) -> int:
-    """Returns the HTTP status that stands for a gRPC code."""
-    return _HTTP_STATUS.get(code, 500)

@@ -31,15 +31,6 @@ _BATCHING_FIELDS = {
     "max_execution_batch_size": "Int64Value",
 }
 
-# What a value that is given must be at least.
-_LEAST = {
-    "max_batch_size": 1,
-    "batch_timeout_micros": 0,
-    "max_enqueued_batches": 1,
-    "num_batch_threads": 1,
-    "max_execution_batch_size": 1,
-}
-
 
 def read_batching(path: Path) -> Batching:
     """Reads a batching_parameters.txt; what it leaves out has TensorFlow Serving's defaults.
@@ -48,9 +39,9 @@ def read_batching(path: Path) -> Batching:
         OSError: it cannot be read, or does not hold what is allowed.
     """
     message = _parse(path, _message("BatchingParameters", _BATCHING_FIELDS))
-    for name, least in _LEAST.items():
-        if message.HasField(name) and getattr(message, name).value < least:
-            value = getattr(message, name).value
+    for name in (name for name, kind in _BATCHING_FIELDS.items() if kind == "Int64Value"):
+        value, least = getattr(message, name).value, 0 if name == "batch_timeout_micros" else 1
+        if message.HasField(name) and value < least:
             raise OSError(f"{path}: {name}: got {value}, expected {least} or more.")
     if message.pad_variable_length_inputs:
         raise OSError(f"{path}: pad_variable_length_inputs: got true, which is not supported here.")

@@ -60,7 +60,7 @@ class _Reloader:
             if content == self._known:
                 return
             self._known = content
-            self._models.reload(read_models(self._path))
+            self._models.configure(read_models(self._path))
         except OSError as error:
             _log.error("keeps the models as they are: %s", described(error))
         except ServingError as error:

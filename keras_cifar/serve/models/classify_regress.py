@@ -1,6 +1,5 @@
 """Classify, regress and several of both at once: tf.Examples in, classes or values out."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,12 +44,11 @@ def _answered(
 ) -> Any:
     """Fills `response` in and returns it."""
     name = _signature_name(servable, request.model_spec)
-    check, fill = _METHODS[method]
-    check(servable.signatures[name])
+    _check_signature(servable.signatures[name], method=method)
     examples = _examples(servable, request.input)
     outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
     describe(servable, response.model_spec, signature_name=name)
-    fill(response.result, outputs, count=len(examples))
+    _FILL[method](response.result, outputs, count=len(examples))
     return response
 
 
@@ -69,10 +67,9 @@ def multi_inference(servable: Servable, request: Any, *, deadline: float) -> Any
         describe(servable, result.model_spec, signature_name=name)
         is_classification = task.method_name == CLASSIFY
         part = result.classification_result if is_classification else result.regression_result
-        check, fill = _METHODS[task.method_name]
-        check(servable.signatures[name])
+        _check_signature(servable.signatures[name], method=task.method_name)
         outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
-        fill(part, outputs, count=len(examples))
+        _FILL[task.method_name](part, outputs, count=len(examples))
     return response
 
 
@@ -86,7 +83,7 @@ def _check_tasks(servable: Servable, tasks: Any) -> None:
             )
         if names.count(name) > 1:
             raise invalid(f"Duplicate evaluation of signature: {name}")
-        if task.method_name not in (CLASSIFY, REGRESS):
+        if task.method_name not in _FILL:
             raise ServingError(
                 StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
             )
@@ -99,20 +96,16 @@ def _signature_name(servable: Servable, model_spec: Any) -> str:
     return name
 
 
-def _check_classification(signature: Any) -> None:
+def _check_signature(signature: Any, *, method: str) -> None:
+    kind = "classification" if method == CLASSIFY else "regression"
     if _INPUTS not in signature.inputs:
-        raise invalid(f"No classification inputs found in SignatureDef: {list(signature.inputs)}")
-    if not {_CLASSES, _SCORES} & set(signature.outputs):
+        raise invalid(f"No {kind} inputs found in SignatureDef: {list(signature.inputs)}")
+    if method == CLASSIFY and not {_CLASSES, _SCORES} & set(signature.outputs):
         raise invalid(
             "Expected classification signature outputs to contain at least one of "
             f'"{_CLASSES}" or "{_SCORES}". Signature was: {list(signature.outputs)}'
         )
-
-
-def _check_regression(signature: Any) -> None:
-    if _INPUTS not in signature.inputs:
-        raise invalid(f"No regression inputs found in SignatureDef: {list(signature.inputs)}")
-    if _VALUES not in signature.outputs:
+    if method == REGRESS and _VALUES not in signature.outputs:
         raise invalid(f"No regression outputs found in SignatureDef: {list(signature.outputs)}")
 
 
@@ -127,15 +120,10 @@ def _examples(servable: Servable, given: Any) -> npt.NDArray[np.object_]:
         size, limit = context.ByteSize() * len(examples), servable.runtime.limits.body_bytes
         if size > limit:
             raise invalid(f"the context, for each example: {size} bytes, expected at most {limit}")
-        examples = [_merged(context, example) for example in examples]
+        # One message after another is both, merged, as protobuf and tf.io.parse_example read it.
+        shared = context.SerializeToString()
+        return np.array([shared + example.SerializeToString() for example in examples], object)
     return np.array([example.SerializeToString() for example in examples], object)
-
-
-def _merged(context: Any, example: Any) -> Any:
-    merged = tf.train.Example()
-    merged.CopyFrom(context)
-    merged.MergeFrom(example)
-    return merged
 
 
 def _fill_classifications(result: Any, outputs: Arrays, *, count: int) -> None:
@@ -184,8 +172,4 @@ def _fill_regressions(result: Any, outputs: Arrays, *, count: int) -> None:
         result.regressions.add(value=value)
 
 
-# By method: what checks the signature, and what fills the result in.
-_METHODS: dict[str, tuple[Callable[[Any], None], Callable[..., None]]] = {
-    CLASSIFY: (_check_classification, _fill_classifications),
-    REGRESS: (_check_regression, _fill_regressions),
-}
+_FILL = {CLASSIFY: _fill_classifications, REGRESS: _fill_regressions}

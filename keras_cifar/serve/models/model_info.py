@@ -27,10 +27,7 @@ def model_metadata(servable: Servable) -> Any:
 
 def signature_map(servable: Servable) -> Any:
     """Returns a version's signatures as a tensorflow.serving.SignatureDefMap."""
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, signature in servable.signatures.items():
-        signatures.signature_def[name].CopyFrom(signature)
-    return signatures
+    return get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
 
 
 def model_status(statuses: dict[int, Status]) -> Any:

@@ -96,12 +96,8 @@ def _check_tensor(name: str, array: npt.NDArray[Any], info: Any) -> None:
     expected, got = tf.as_dtype(info.dtype), tf.as_dtype(array.dtype)
     if got != expected:
         raise invalid(f"input {name}: got type {got.name}, expected {expected.name}")
-    shape = info.tensor_shape
-    sizes = [dim.size for dim in shape.dim]
-    fits = len(sizes) == array.ndim and all(
-        size in (-1, actual) for size, actual in zip(sizes, array.shape, strict=True)
-    )
-    if not fits and not shape.unknown_rank:
+    if not tf.TensorShape(info.tensor_shape).is_compatible_with(array.shape):
+        sizes = [dim.size for dim in info.tensor_shape.dim]
         raise invalid(f"input {name}: got shape {list(array.shape)}, expected {sizes}")
 
 

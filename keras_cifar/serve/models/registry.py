@@ -41,18 +41,15 @@ class _Failure:
 
 
 class Models:
-    """The models of a server. All methods may be called from any thread.
+    """The models of a server, none at first. All methods may be called from any thread.
 
     Args:
-        configs: what to serve.
         runtime: shared by all versions.
         labels_may_wait: whether a new label may name a version that is not loaded.
     """
 
-    def __init__(
-        self, configs: Sequence[ModelConfig], *, runtime: Runtime, labels_may_wait: bool
-    ) -> None:
-        self._configs = {config.name: config for config in configs}
+    def __init__(self, *, runtime: Runtime, labels_may_wait: bool) -> None:
+        self._configs: dict[str, ModelConfig] = {}
         self._runtime = runtime
         self._labels_may_wait = labels_may_wait
         self._loaded: dict[str, dict[int, _Loaded]] = {}
@@ -60,31 +57,12 @@ class Models:
         self._statuses: dict[str, dict[int, Status]] = {}
         self._failures: dict[tuple[str, int], _Failure] = {}
         self._lock = threading.Lock()  # for the five above, and never for long
-        self._changing = threading.Lock()  # one update at a time
+        self._changing = threading.RLock()  # one update at a time
         self._complaints: dict[str, str] = {}
         self._has_started = False  # before, what is wrong ends in an error, not in the log
 
-    def start(self) -> None:
-        """Loads what there is.
-
-        Raises:
-            OSError: of a model, no version could be loaded.
-            ServingError: a label names a version that is not loaded.
-        """
-        with self._changing:
-            self._update()
-            for config in self._configs.values():
-                self._require_available(config)
-            self._set_labels()
-            self._has_started = True
-
-    def update(self) -> None:
-        """Looks at the folders once: loads what is new, then unloads what is no longer wanted."""
-        with self._changing:
-            self._update()
-
-    def reload(self, configs: Sequence[ModelConfig]) -> None:
-        """Serves other models, or others of their versions; returns when they are available.
+    def configure(self, configs: Sequence[ModelConfig]) -> None:
+        """Serves these models, and no others; returns when they are available.
 
         Raises:
             ServingError: a model has no version that could be loaded, or a label names one that
@@ -92,13 +70,11 @@ class Models:
         """
         with self._changing:
             self._configs = {config.name: config for config in configs}
-            self._update()
+            self.update()
             for config in configs:
-                try:
-                    self._require_available(config)
-                except OSError as error:
-                    raise ServingError(StatusCode.UNKNOWN, str(error)) from error
+                self._require_available(config)
             self._set_labels()
+            self._has_started = True
 
     @contextmanager
     def borrow(
@@ -167,33 +143,35 @@ class Models:
 
     def close(self) -> None:
         """Unloads everything."""
+        self.configure([])
+
+    def update(self) -> None:
+        """Looks at the folders once: loads what is new, then unloads what is no longer wanted."""
         with self._changing:
-            self._configs = {}
-            self._update()
+            for name in {*self._loaded} - {*self._configs}:
+                self._retire(name, keep=[])
+            for config in self._configs.values():
+                self._update_model(config.name, config)
 
-    def _update(self) -> None:
-        for name in {*self._loaded} - {*self._configs}:
-            self._retire(name, keep=[])
-        for name, config in self._configs.items():
-            try:
-                present = _present(config.base_path)
-            except OSError as error:
-                self._complain(name, described(error))
-                continue
-            self._complaints.pop(name, None)
-            wanted = config.wanted(list(present))
-            for version in wanted:
-                if version not in self._loaded.get(name, {}):
-                    self._load(name, version, present[version])
-            # A version goes only when one that is wanted can answer in its place.
-            if not wanted or set(wanted) & set(self._loaded.get(name, {})):
-                self._retire(name, keep=wanted)
-
-    def _complain(self, name: str, text: str) -> None:
-        """Logs why a folder cannot be looked at, once and not at each look."""
-        if self._has_started and self._complaints.get(name) != text:
-            _log.warning("%s: keeps what is loaded: %s", name, text)
-            self._complaints[name] = text
+    def _update_model(self, name: str, config: ModelConfig) -> None:
+        try:
+            if not config.base_path.is_dir():
+                raise OSError(f"{config.base_path}: no such folder")
+            present = versions(config.base_path)
+        except OSError as error:
+            text = described(error)
+            if self._has_started and self._complaints.get(name) != text:  # once, not at each look
+                _log.warning("%s: keeps what is loaded: %s", name, text)
+                self._complaints[name] = text
+            return
+        self._complaints.pop(name, None)
+        wanted = config.wanted(list(present))
+        for version in wanted:
+            if version not in self._loaded.get(name, {}):
+                self._load(name, version, present[version])
+        # A version goes only when one that is wanted can answer in its place.
+        if not wanted or set(wanted) & set(self._loaded.get(name, {})):
+            self._retire(name, keep=wanted)
 
     def _load(self, name: str, version: int, path: Path) -> None:
         files = _files(path)
@@ -260,23 +238,17 @@ class Models:
     def _require_available(self, config: ModelConfig) -> None:
         if self._loaded.get(config.name):
             return
-        known = self._statuses.get(config.name, {})
+        folder, known = config.base_path, self._statuses.get(config.name, {})
         failed = [version for version in known if known[version].code is not StatusCode.OK]
         if failed:
-            version = max(failed)
-            status = known[version]
-            raise OSError(
-                f"{config.base_path}: version {version} cannot be loaded: {status.message}"
+            fault = f"version {max(failed)} cannot be loaded: {known[max(failed)].message}"
+        elif RunDir(folder).model.is_file():
+            fault = (
+                f"a run, which has no versions. Export it: keras-cifar export {folder} MODEL_DIR"
             )
-        if RunDir(config.base_path).model.is_file():
-            raise OSError(
-                f"{config.base_path}: a run, which has no versions. "
-                f"Export it: keras-cifar export {config.base_path} MODEL_DIR"
-            )
-        raise OSError(
-            f"{config.base_path}: no version to serve here. "
-            f"Export one: keras-cifar export {config.base_path}"
-        )
+        else:
+            fault = f"no version to serve here. Export one: keras-cifar export {folder}"
+        raise ServingError(StatusCode.UNKNOWN, f"{folder}: {fault}")
 
     def _set_labels(self) -> None:
         labels = {name: dict(config.labels) for name, config in self._configs.items()}
@@ -293,12 +265,6 @@ class Models:
                     )
         with self._lock:
             self._labels = labels
-
-
-def _present(base_path: Path) -> dict[int, Path]:
-    if not base_path.is_dir():
-        raise OSError(f"{base_path}: no such folder")
-    return versions(base_path)
 
 
 def _files(folder: Path) -> frozenset[tuple[str, int, int]]:

@@ -38,10 +38,7 @@ class Servable:
     """A SavedModel in a session of its own, which takes all its memory along when it is closed.
 
     Attributes:
-        model: the model's name.
-        version: its number.
         path: of the SavedModel.
-        runtime: what it shares with others.
         signatures: tensorflow.SignatureDef by name, as in the SavedModel.
     """
 
@@ -58,31 +55,25 @@ class Servable:
         config.gpu_options.allow_growth = True
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
-            self.signatures: Mapping[str, Any] = self._load()
+            self._load()
         except BaseException:
             self.close()
             raise
 
-    def _load(self) -> Mapping[str, Any]:
+    def _load(self) -> None:
         with self._session.graph.as_default():
             meta_graph = load_saved_model(self._session, self.path)
-            signatures = {
-                name: meta_graph.signature_def[name] for name in sorted(meta_graph.signature_def)
+            self.signatures: dict[str, Any] = dict(sorted(meta_graph.signature_def.items()))
+            served = {name: info for name, info in self.signatures.items() if name[:2] != "__"}
+            self._alone = {
+                name: self._callable(_names(info.inputs), _names(info.outputs))
+                for name, info in served.items()
             }
-            served = {name: info for name, info in signatures.items() if name[:2] != "__"}
-            self._alone = {name: self._run_alone(info) for name, info in served.items()}
             self._batched = {
                 name: self._run_batched(info, meta_graph.graph_def)
                 for name, info in served.items()
                 if _has_batches(info)
             }
-        return signatures
-
-    def _run_alone(self, signature: Any) -> _Run:
-        return self._callable(
-            [info.name for info in _sorted(signature.inputs).values()],
-            [info.name for info in _sorted(signature.outputs).values()],
-        )
 
     def _callable(self, feeds: list[str], fetches: list[str]) -> _Run:
         options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
@@ -96,8 +87,7 @@ class Servable:
 
         It gives the outputs and, each (n,), how long a row waited and the size of its batch.
         """
-        outputs = [info.name for info in _sorted(signature.outputs).values()]
-        inputs = list(_sorted(signature.inputs).values())
+        inputs, outputs = _sorted(signature.inputs), _names(signature.outputs)
         nodes = [name.partition(":")[0] for name in outputs]
         with without_deprecation_warnings():
             subgraph = tf.compat.v1.graph_util.extract_sub_graph(graph_def, nodes)
@@ -197,17 +187,17 @@ class Servable:
 _SCOPE = "keras_cifar_serving"
 
 
-def _sorted(infos: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a message's map, which has an order of its own in each process."""
-    return dict(sorted(infos.items()))
+def _sorted(infos: Mapping[str, Any]) -> list[Any]:
+    """Returns the values of a message's map, which has an order of its own in each process."""
+    return [infos[name] for name in sorted(infos)]
+
+
+def _names(infos: Mapping[str, Any]) -> list[str]:
+    return [info.name for info in _sorted(infos)]
 
 
 def _has_batches(signature: Any) -> bool:
     """Whether all that goes in and comes out has a free first dimension, that of the examples."""
-    shapes = [
-        tf.TensorShape(info.tensor_shape)
-        for info in [*signature.inputs.values(), *signature.outputs.values()]
-    ]
-    return bool(signature.inputs) and all(
-        shape.rank is not None and shape.rank > 0 and shape[0] is None for shape in shapes
-    )
+    infos = [*signature.inputs.values(), *signature.outputs.values()]
+    shapes = [tf.TensorShape(info.tensor_shape) for info in infos]
+    return bool(signature.inputs) and all(shape.rank and shape[0] is None for shape in shapes)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from keras_cifar.serve.serving_error import invalid
 
@@ -14,11 +15,7 @@ from keras_cifar.serve.serving_error import invalid
 _FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
-    tf.uint8: "int_val",
-    tf.int8: "int_val",
-    tf.uint16: "int_val",
-    tf.int16: "int_val",
-    tf.int32: "int_val",
+    **dict.fromkeys([tf.uint8, tf.int8, tf.uint16, tf.int16, tf.int32], "int_val"),
     tf.int64: "int64_val",
     tf.uint32: "uint32_val",
     tf.uint64: "uint64_val",
@@ -27,8 +24,6 @@ _FIELDS = {
     tf.half: "half_val",
     tf.bfloat16: "half_val",
 }
-
-
 # What each string takes beyond its bytes: tensorflow::tstring.
 _STRING_BYTES = 24
 
@@ -66,12 +61,10 @@ def _bytes(proto: Any, dtype: tf.DType, elements: int) -> int:
 def to_proto(array: npt.NDArray[Any]) -> Any:
     """Returns an array as a TensorProto with one field entry a value."""
     dtype = tf.as_dtype(array.dtype)
-    proto = tf.make_tensor_proto([], dtype, [0])
-    proto.ClearField("tensor_content")
-    proto.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
-    bits = array.view(np.uint16) if _FIELDS.get(dtype) == "half_val" else array
-    if dtype in _FIELDS:
-        getattr(proto, _FIELDS[dtype]).extend(bits.ravel().tolist())
-    else:
-        proto = tf.make_tensor_proto(array)
-    return proto
+    field = _FIELDS.get(dtype)
+    if field is None:
+        return tf.make_tensor_proto(array)
+    shape = tf.TensorShape(array.shape).as_proto()
+    bits = array.view(np.uint16) if field == "half_val" else array
+    values = {field: bits.ravel().tolist()}
+    return TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape, **values)

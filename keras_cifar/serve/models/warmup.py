@@ -37,7 +37,12 @@ def warm_up(servable: Servable) -> None:
     started, code = time.perf_counter(), StatusCode.OK
     try:
         for log in _logs(str(path)):
-            _play(servable, log)
+            kind = log.WhichOneof("log_type")
+            if kind not in _CALLS:
+                raise ServingError(
+                    StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}"
+                )
+            _CALLS[kind](servable, getattr(log, kind).request, deadline=time.time() + _SECONDS)
     except ServingError as error:
         code = error.code
         raise
@@ -64,10 +69,3 @@ def _logs(path: str) -> Iterator[Any]:
             f"{path}: {from_tensorflow(error).message}. "
             "Please verify your warmup data is in TFRecord format.",
         ) from error
-
-
-def _play(servable: Servable, log: Any) -> None:
-    kind = log.WhichOneof("log_type")
-    if kind not in _CALLS:
-        raise ServingError(StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
-    _CALLS[kind](servable, getattr(log, kind).request, deadline=time.time() + _SECONDS)

@@ -16,30 +16,15 @@ from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.rest.json_body import unzipped
 from keras_cifar.serve.rest.rest_api import answer
-from keras_cifar.serve.serving_error import ServingError, http_status
+from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import bears_token
 
 JSON = "application/json"
 _log = logging.getLogger(__name__)
 
 
-class _Refused(Exception):
-    """An answer in terms of HTTP alone, which TensorFlow Serving would not give."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class ApiRequests:
-    """Answers requests to the API, as many at a time as the limits allow.
-
-    Args:
-        models: that may be asked.
-        runtime: what the models share.
-        token: that a request must bear; None lets anyone in.
-        executor: whose threads compute the answers.
-    """
+    """Answers requests to the API that bear the token, as many at a time as the limits allow."""
 
     def __init__(
         self, models: Models, *, runtime: Runtime, token: str | None, executor: Executor
@@ -53,28 +38,21 @@ class ApiRequests:
     async def response(self, request: Request) -> Response:
         """Answers with what came of a request, and writes that down."""
         peer = f"{request.client.host}:{request.client.port}" if request.client else ""
-        record = Record("REST", f"{request.method} {target(request)}", peer)
+        record = Record("REST", f"{request.method} {target(request)}", peer, status=200)
         try:
             require_token(request, self._token)
             return Response(await self._answer(request, record), media_type=JSON)
         except ServingError as error:
-            record.code, record.status = error.code, http_status(error.code)
-            return error_response(error.message, record.status)
-        except _Refused as error:
-            record.code, record.status = StatusCode.INVALID_ARGUMENT, error.status
-            return error_response(str(error), error.status)
+            return _failure(record, error)
         except ClientDisconnect:
-            record.code, record.status = StatusCode.CANCELLED, 499
-            return error_response("the client has gone", 499)
+            return _failure(record, ServingError(StatusCode.CANCELLED, "the client has gone"))
         except asyncio.CancelledError:
-            record.code, record.status = StatusCode.UNAVAILABLE, 503
-            return error_response("the server has stopped", 503)
+            return _failure(record, ServingError(StatusCode.UNAVAILABLE, "the server has stopped"))
         except Exception:
-            record.code, record.status = StatusCode.INTERNAL, 500
             _log.exception("%s", record.call)
-            return error_response("internal error; the server's log has more", 500)
+            text = "internal error; the server's log has more"
+            return _failure(record, ServingError(StatusCode.INTERNAL, text))
         finally:
-            record.status = record.status or 200
             record.close(self._runtime.metrics)
 
     async def _answer(self, request: Request, record: Record) -> bytes:
@@ -84,7 +62,7 @@ class ApiRequests:
             with anyio.fail_after(limits.seconds):
                 body = await _body(request, max_bytes=limits.body_bytes)
         except TimeoutError as error:
-            raise _Refused(408, f"the body did not arrive in {limits.seconds:g} s") from error
+            raise _refused(408, f"the body did not arrive in {limits.seconds:g} s") from error
         record.request_bytes = len(body)
         if self._busy >= limits.requests:
             raise ServingError(
@@ -118,6 +96,16 @@ class ApiRequests:
         self._busy -= 1
 
 
+def _failure(record: Record, error: ServingError) -> Response:
+    record.code, record.status = error.code, error.http_status
+    return error_response(error)
+
+
+def _refused(http_status: int, message: str) -> ServingError:
+    """Returns an error in terms of HTTP alone, which TensorFlow Serving would not give."""
+    return ServingError(StatusCode.INVALID_ARGUMENT, message, http_status=http_status)
+
+
 def require_token(request: Request, token: str | None) -> None:
     """Raises ServingError for a request that does not bear the token."""
     if not bears_token(request.headers.get("authorization", ""), token=token):
@@ -136,16 +124,16 @@ def target(request: Request) -> str:
 async def _body(request: Request, *, max_bytes: int) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise _Refused(413, f"a body of {length} bytes; at most {max_bytes} are read")
+        raise _refused(413, f"a body of {length} bytes; at most {max_bytes} are read")
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_bytes:
-            raise _Refused(413, f"the body has over {max_bytes} bytes; no more are read")
+            raise _refused(413, f"the body has over {max_bytes} bytes; no more are read")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def error_response(message: str, status: int) -> Response:
+def error_response(error: ServingError) -> Response:
     """Returns an error in TensorFlow Serving's form."""
-    return Response(json.dumps({"error": message}), status, media_type=JSON)
+    return Response(json.dumps({"error": error.message}), error.http_status, media_type=JSON)

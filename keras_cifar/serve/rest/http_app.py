@@ -19,7 +19,7 @@ from keras_cifar.serve.rest.api_requests import (
     require_token,
     target,
 )
-from keras_cifar.serve.serving_error import ServingError, http_status
+from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Settings
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,7 +47,7 @@ class HttpApp:
         models: that may be asked.
         runtime: what the models share.
         settings: of which token and CORS count.
-        metrics_path: where the metrics are; None for nowhere.
+        metrics_path: None for no metrics.
         executor: whose threads compute the answers.
 
     Attributes:
@@ -109,14 +109,14 @@ class HttpApp:
         try:
             require_token(request, self._settings.token)
         except ServingError as error:
-            return error_response(error.message, http_status(error.code))
+            return error_response(error)
         return Response(json.dumps(about(self._models)), media_type=JSON)
 
     async def _get_metrics(self, request: Request) -> Response:
         try:
             require_token(request, self._settings.token)
         except ServingError as error:
-            return error_response(error.message, http_status(error.code))
+            return error_response(error)
         if request.url.query:
             text = f"Unexpected path: {target(request)}. Should be {self._metrics_path}"
             return Response(text, 400)

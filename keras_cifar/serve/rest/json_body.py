@@ -8,6 +8,7 @@ from typing import Any
 from keras_cifar.serve.serving_error import invalid
 
 _SPACE = " \t\n\r"
+_DECODER = json.JSONDecoder()
 
 
 def unzipped(body: bytes, *, max_bytes: int) -> bytes:
@@ -47,9 +48,6 @@ def parse_body(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid(f"JSON Value: {shortened(value)} Is not object")
     return value
-
-
-_DECODER = json.JSONDecoder()
 
 
 def shortened(value: Any) -> str:

@@ -1,6 +1,5 @@
 """TensorFlow Serving's JSON form of tf.Examples, and of the classes and values in return."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,20 +77,14 @@ def _typed(value: Any, name: str) -> tuple[str, Any]:
     raise invalid(f"Feature: {name} has element with unexpected JSON type: {json_kind(value)}")
 
 
-def classifications_json(result: Any) -> bytes:
-    """Writes a tensorflow.serving.ClassificationResult: for each example, [label, score] pairs."""
-    rows = [
-        [[entry.label, _shortest(entry.score)] for entry in classifications.classes]
-        for classifications in result.classifications
+def classifications(result: Any) -> list[list[tuple[str, float]]]:
+    """Returns a ClassificationResult's (label, score) pairs, for each example."""
+    return [
+        [(entry.label, shortest(np.float32(entry.score))) for entry in example.classes]
+        for example in result.classifications
     ]
-    return json.dumps({"results": rows}).encode()
 
 
-def regressions_json(result: Any) -> bytes:
-    """Writes a tensorflow.serving.RegressionResult: a value for each example."""
-    rows = [_shortest(regression.value) for regression in result.regressions]
-    return json.dumps({"results": rows}).encode()
-
-
-def _shortest(value: float) -> float:
-    return float(shortest(np.array([value], np.float32))[0])
+def regressions(result: Any) -> list[float]:
+    """Returns a RegressionResult's value for each example."""
+    return [shortest(np.float32(regression.value)) for regression in result.regressions]

@@ -45,71 +45,63 @@ def read_inputs(body: Mapping[str, Any], infos: Mapping[str, Any]) -> Arrays:
         ServingError: they are not what the signature takes; the text is TensorFlow Serving's.
     """
     key = request_format(body)
+    dtypes = {name: tf.as_dtype(info.dtype) for name, info in infos.items()}
     if key == COLUMNS:
-        return _read_columns(body[key], infos)
+        return _read_columns(body[key], dtypes)
     rows = body[key]
     if not isinstance(rows, list):
         raise invalid("Expecting 'instances' to be an list/array")
     if not rows:
         raise invalid("No values in 'instances' array")
     if not _is_named(rows[0]):
-        return _read_plain_rows(rows, infos)
-    return _read_named_rows(rows, infos)
+        return _read_plain_rows(rows, dtypes)
+    return _read_named_rows(rows, dtypes)
 
 
 def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and not is_encoded(value)
 
 
-def _read_columns(columns: Any, infos: Mapping[str, Any]) -> Arrays:
+def _read_columns(columns: Any, dtypes: Mapping[str, tf.DType]) -> Arrays:
     if not _is_named(columns):
-        if len(infos) != 1:
+        if len(dtypes) != 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
-                f"required as per tensorinfo_map: {sorted(infos)}"
+                f"required as per tensorinfo_map: {sorted(dtypes)}"
             )
-        (name,) = infos
+        (name,) = dtypes
         columns = {name: columns}
-    missing = [name for name in infos if name not in columns]
-    if missing:
-        raise invalid(f"Missing named input: {missing[0]} in 'inputs' object.")
-    return {name: tensor(columns[name], _dtype(info)) for name, info in infos.items()}
+    for name in dtypes:
+        if name not in columns:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    return {name: tensor(columns[name], dtype) for name, dtype in dtypes.items()}
 
 
-def _read_plain_rows(rows: list[Any], infos: Mapping[str, Any]) -> Arrays:
-    if len(infos) != 1:
+def _read_plain_rows(rows: list[Any], dtypes: Mapping[str, tf.DType]) -> Arrays:
+    if len(dtypes) != 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
-            f"required as per tensorinfo_map: {sorted(infos)}"
+            f"required as per tensorinfo_map: {sorted(dtypes)}"
         )
     for position, row in enumerate(rows):
         if _is_named(row):
             raise invalid(f"Expecting value/list but got object at item {position} of input list")
-    ((name, info),) = infos.items()
-    return {name: stacked(rows, _dtype(info))}
+    ((name, dtype),) = dtypes.items()
+    return {name: stacked(rows, dtype)}
 
 
-def _read_named_rows(rows: list[Any], infos: Mapping[str, Any]) -> Arrays:
+def _read_named_rows(rows: list[Any], dtypes: Mapping[str, tf.DType]) -> Arrays:
     for position, row in enumerate(rows):
         if not _is_named(row):
-            raise invalid(f"Expecting object but got {_kind(row)} at item {position} of input list")
+            kind = "list" if isinstance(row, list) else "value"
+            raise invalid(f"Expecting object but got {kind} at item {position} of input list")
         with in_row(position):
             for name in row:
-                if name not in infos:
+                if name not in dtypes:
                     raise invalid(f"JSON object: does not have named input: {name}")
-            if len(row) != len(infos):
+            if len(row) != len(dtypes):
                 raise invalid(
                     f"JSON object: {shortened(row)} keys must be equal to: "
-                    f"{','.join(sorted(infos))}"
+                    f"{','.join(sorted(dtypes))}"
                 )
-    return {
-        name: stacked([row[name] for row in rows], _dtype(info)) for name, info in infos.items()
-    }
-
-
-def _kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "value"
-
-
-def _dtype(info: Any) -> tf.DType:
-    return tf.as_dtype(info.dtype)
+    return {name: stacked([row[name] for row in rows], dtype) for name, dtype in dtypes.items()}

@@ -1,7 +1,6 @@
 """TensorFlow Serving's JSON form of an answer: by row ("predictions") or column ("outputs")."""
 
 import base64
-import json
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from keras_cifar.serve.rest.json_values import BYTES_KEY, JSON_TYPES, type_name
 from keras_cifar.serve.serving_error import invalid
 
 
-def predictions_json(outputs: Arrays, *, key: str) -> bytes:
-    """Writes the outputs of a Predict request.
+def predictions(outputs: Arrays, *, key: str) -> dict[str, Any]:
+    """Returns the answer to a Predict request.
 
     Args:
         outputs: by name; a single one's name is left out.
@@ -26,17 +25,17 @@ def predictions_json(outputs: Arrays, *, key: str) -> bytes:
     """
     values = {name: _json_values(array, name) for name, array in outputs.items()}
     if key == COLUMNS:
-        return _dumped({"outputs": values if len(values) > 1 else next(iter(values.values()))})
-    if any(not array.ndim for array in outputs.values()):
-        names = [name for name, array in outputs.items() if not array.ndim]
-        raise invalid(f"Tensor name: {names[0]} has no shape information")
+        return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
+    for name, array in outputs.items():
+        if not array.ndim:
+            raise invalid(f"Tensor name: {name} has no shape information")
     sizes = {len(array) for array in outputs.values()}
     if len(sizes) > 1:
         raise invalid(f"Tensors have inconsistent batch size: {', '.join(map(str, sorted(sizes)))}")
     if len(values) == 1:
-        return _dumped({"predictions": next(iter(values.values()))})
+        return {"predictions": next(iter(values.values()))}
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    return _dumped({"predictions": rows})
+    return {"predictions": rows}
 
 
 def _json_values(array: npt.NDArray[Any], name: str) -> Any:
@@ -50,7 +49,7 @@ def _json_values(array: npt.NDArray[Any], name: str) -> Any:
     return array.tolist()
 
 
-def shortest(array: npt.NDArray[Any]) -> Any:
+def shortest(array: npt.NDArray[Any] | np.float32) -> Any:
     """Returns the doubles that print shortest among those that are read as the same float32s."""
     return array.astype(np.str_).astype(np.float64).tolist()
 
@@ -61,7 +60,3 @@ def _strings(value: Any, *, as_bytes: bool) -> Any:
     if as_bytes:
         return {BYTES_KEY: base64.b64encode(value).decode()}
     return value.decode(errors="replace")
-
-
-def _dumped(value: Any) -> bytes:
-    return json.dumps(value).encode()

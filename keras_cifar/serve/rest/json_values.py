@@ -1,10 +1,9 @@
 """Values in JSON: numbers, text and {"b64": ...} -> arrays."""
 
 import base64
-import binascii
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -204,11 +203,9 @@ def type_name(dtype: tf.DType) -> str:
 def decoded(value: Mapping[str, Any]) -> bytes:
     """Returns the bytes of {"b64": ...}; raises ServingError if that is not base64."""
     text = value[BYTES_KEY]
-    try:
-        if isinstance(text, str):
+    if isinstance(text, str):
+        with suppress(ValueError):
             return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        pass
     raise invalid(f"Unable to base64 decode {shortened(text)} to string")
 
 

@@ -8,11 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from google.protobuf import json_format
-from tensorflow_serving.apis import (
-    classification_pb2,
-    model_pb2,
-    regression_pb2,
-)
+from tensorflow_serving.apis import classification_pb2, model_pb2, regression_pb2
 
 from keras_cifar.model_dir import MAX_VERSION
 from keras_cifar.serve.access_log import Record
@@ -22,13 +18,9 @@ from keras_cifar.serve.models.predict_tensors import run
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Servable
 from keras_cifar.serve.rest.json_body import parse_body
-from keras_cifar.serve.rest.json_examples import (
-    classifications_json,
-    read_request,
-    regressions_json,
-)
+from keras_cifar.serve.rest.json_examples import classifications, read_request, regressions
 from keras_cifar.serve.rest.json_inputs import read_inputs, request_format, signature_name
-from keras_cifar.serve.rest.json_outputs import predictions_json
+from keras_cifar.serve.rest.json_outputs import predictions
 from keras_cifar.serve.serving_error import invalid
 
 # As in TensorFlow Serving's http_rest_api_util.cc: a path with its query must match as a whole.
@@ -49,7 +41,7 @@ def answer(
         method: of HTTP.
         target: the path as it was sent, with its query.
         body: uncompressed.
-        record: where it is noted who answered.
+        record: where it is noted who answered, and how many examples.
         deadline: seconds since the epoch.
 
     Returns:
@@ -58,22 +50,21 @@ def answer(
     Raises:
         ServingError: there is no answer.
     """
-    if method == "POST" and (match := _POST.fullmatch(target)):
-        api = _APIS.get(match["method"])
-        if api is not None:
-            record.api, read = api
-            parsed = parse_body(body)
-            with models.borrow(**_chosen(match)) as servable:
-                record.answered_by(servable.model, version=servable.version)
-                try:
-                    record.examples, compute = read(servable, parsed)
-                    return compute(deadline=deadline)
-                except UnicodeEncodeError as error:  # of text such as "\ud800"
-                    text = "JSON Parse error: The surrogate pair in string is invalid."
-                    raise invalid(text) from error
-    if method == "GET" and (match := _GET.fullmatch(target)):
-        return _describe(models, match)
-    raise invalid(f"Malformed request: {method} {target}")
+    if method == "POST" and (match := _POST.fullmatch(target)) and match["method"] in _APIS:
+        record.api = match["method"].capitalize()
+        parsed = parse_body(body)
+        with models.borrow(**_chosen(match)) as servable:
+            record.model, record.version = servable.model, servable.version
+            try:
+                result = _APIS[match["method"]](servable, parsed, record=record, deadline=deadline)
+            except UnicodeEncodeError as error:  # of text such as "\ud800"
+                text = "JSON Parse error: The surrogate pair in string is invalid."
+                raise invalid(text) from error
+    elif method == "GET" and (match := _GET.fullmatch(target)):
+        result = _describe(models, match)
+    else:
+        raise invalid(f"Malformed request: {method} {target}")
+    return json.dumps(result).encode()
 
 
 def _chosen(match: re.Match[str]) -> dict[str, Any]:
@@ -93,59 +84,51 @@ def _number(version: str) -> int:
     return int(digits)
 
 
-_Computed = tuple[int, Callable[..., bytes]]
-
-
-def _read_predict(servable: Servable, body: dict[str, Any]) -> _Computed:
-    """Returns the number of examples, and what computes the answer by a deadline."""
+def _predict(
+    servable: Servable, body: dict[str, Any], *, record: Record, deadline: float
+) -> dict[str, Any]:
     name = signature_name(body)
     if name not in servable.signatures:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     key = request_format(body)
     inputs = read_inputs(body, servable.signatures[name].inputs)
-    examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
-
-    def compute(*, deadline: float) -> bytes:
-        return predictions_json(run(servable, name, inputs, deadline=deadline), key=key)
-
-    return examples, compute
+    record.examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
+    return predictions(run(servable, name, inputs, deadline=deadline), key=key)
 
 
-def _read_examples(servable: Servable, body: dict[str, Any], *, method: str) -> _Computed:
-    make_request, answer_to, as_json = _EXAMPLES[method]
+def _answer_examples(
+    servable: Servable, body: dict[str, Any], *, method: str, record: Record, deadline: float
+) -> dict[str, Any]:
+    make_request, compute, as_json = _EXAMPLES[method]
     request = make_request()
     read_request(body, request, method=method)
-
-    def compute(*, deadline: float) -> bytes:
-        return as_json(answer_to(servable, request, deadline=deadline).result)
-
-    return len(body["examples"]), compute
+    record.examples = len(body["examples"])
+    return {"results": as_json(compute(servable, request, deadline=deadline).result)}
 
 
-_EXAMPLES: dict[str, tuple[Callable[[], Any], Callable[..., Any], Callable[[Any], bytes]]] = {
-    "classify": (classification_pb2.ClassificationRequest, classify, classifications_json),
-    "regress": (regression_pb2.RegressionRequest, regress, regressions_json),
+_EXAMPLES: dict[str, tuple[Callable[[], Any], Callable[..., Any], Callable[[Any], Any]]] = {
+    "classify": (classification_pb2.ClassificationRequest, classify, classifications),
+    "regress": (regression_pb2.RegressionRequest, regress, regressions),
 }
-_APIS: dict[str, tuple[str, Callable[..., _Computed]]] = {
-    "predict": ("Predict", _read_predict),
-    "classify": ("Classify", partial(_read_examples, method="classify")),
-    "regress": ("Regress", partial(_read_examples, method="regress")),
+_APIS: dict[str, Callable[..., dict[str, Any]]] = {
+    "predict": _predict,
+    **{method: partial(_answer_examples, method=method) for method in _EXAMPLES},
 }
 
 
-def _describe(models: Models, match: re.Match[str]) -> bytes:
+def _describe(models: Models, match: re.Match[str]) -> Any:
     if match["name"] is None:
         raise invalid("Missing model name in request.")
     chosen = _chosen(match)
     if match["metadata"] is None:
         # The label is not looked at, nor does TensorFlow Serving.
         statuses = models.statuses(chosen["name"], version=chosen["version"])
-        return json.dumps(_as_dict(model_status(statuses))).encode()
+        return _as_dict(model_status(statuses))
     spec = model_pb2.ModelSpec()
     with models.borrow(**chosen) as servable:
         describe(servable, spec, signature_name="")
         metadata = {SIGNATURES: _as_dict(signature_map(servable))}
-    return json.dumps({"model_spec": _as_dict(spec), "metadata": metadata}).encode()
+    return {"model_spec": _as_dict(spec), "metadata": metadata}
 
 
 def _as_dict(message: Any) -> Any:

@@ -24,6 +24,7 @@ from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.serving_error import ServingError, invalid
 
 _MAX_MESSAGE = 1024  # characters of an error; the rest is cut off
+_FOREVER = 3600.0  # seconds
 _log = logging.getLogger(__name__)
 
 
@@ -39,9 +40,8 @@ def add_services(server: grpc.Server, models: Models, *, runtime: Runtime) -> No
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     management = model_service_pb2_grpc.ModelServiceServicer()
     management.GetModelStatus = calls.other("GetModelStatus", calls.status)
-    management.HandleReloadConfigRequest = calls.other(
-        "HandleReloadConfigRequest", calls.reload_config
-    )
+    reload_config = calls.other("HandleReloadConfigRequest", calls.reload_config)
+    management.HandleReloadConfigRequest = reload_config
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(management, server)
 
 
@@ -59,7 +59,7 @@ class _Calls:
                 remaining = context.time_remaining()
                 deadline = time.time() + min(remaining or _FOREVER, _FOREVER)
                 with _borrowed(self._models, _model_spec(request)) as servable:
-                    record.answered_by(servable.model, version=servable.version)
+                    record.model, record.version = servable.model, servable.version
                     record.examples = _examples(request)
                     return compute(servable, request, deadline=deadline)
 
@@ -92,55 +92,48 @@ class _Calls:
 
     def metadata(self, request: Any) -> Any:
         """Answers a GetModelMetadataRequest: signatures are all that there is."""
-        _check_spec(request, request.model_spec)
+        spec = _model_spec(request)
         if not request.metadata_field:
             raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != SIGNATURES:
                 raise invalid(f"Metadata field {field} is not supported")
-        with _borrowed(self._models, request.model_spec) as servable:
+        with _borrowed(self._models, spec) as servable:
             return model_metadata(servable)
 
     def status(self, request: Any) -> Any:
         """Answers a GetModelStatusRequest; a label is not looked at."""
-        _check_spec(request, request.model_spec)
-        spec = request.model_spec
-        version = spec.version.value if spec.HasField("version") else None
-        return model_status(self._models.statuses(spec.name, version=version))
+        spec = _model_spec(request)
+        return model_status(self._models.statuses(spec.name, version=_version(spec)))
 
     def reload_config(self, request: Any) -> Any:
         """Answers a ReloadConfigRequest, when its models are available."""
-        self._models.reload(model_configs(request.config))
+        self._models.configure(model_configs(request.config))
         return model_management_pb2.ReloadConfigResponse()
 
 
-_FOREVER = 3600.0  # seconds
-
-
 def _model_spec(request: Any) -> Any:
-    if request.DESCRIPTOR.name != "MultiInferenceRequest":
-        _check_spec(request, request.model_spec)
-        return request.model_spec
-    if not request.HasField("input"):
-        raise invalid("Input is empty")
-    if not request.tasks:
-        raise invalid("Inference request does not specify any task")
-    _check_spec(request.tasks[0], request.tasks[0].model_spec)
-    return request.tasks[0].model_spec
-
-
-def _check_spec(request: Any, spec: Any) -> None:
+    """Returns the ModelSpec of a request or, of several at once, of the first."""
+    if request.DESCRIPTOR.name == "MultiInferenceRequest":
+        if not request.HasField("input"):
+            raise invalid("Input is empty")
+        if not request.tasks:
+            raise invalid("Inference request does not specify any task")
+        request = request.tasks[0]
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
-    if not spec.name:
+    if not request.model_spec.name:
         raise invalid("ModelSpec has no name specified.")
+    return request.model_spec
+
+
+def _version(spec: Any) -> int | None:
+    return spec.version.value if spec.HasField("version") else None
 
 
 def _borrowed(models: Models, spec: Any) -> Any:
-    choice = spec.WhichOneof("version_choice")
-    version = spec.version.value if choice == "version" else None
-    label = spec.version_label if choice == "version_label" else None
-    return models.borrow(spec.name, version=version, label=label)
+    label = spec.version_label if spec.HasField("version_label") else None
+    return models.borrow(spec.name, version=_version(spec), label=label)
 
 
 def _examples(request: Any) -> int:

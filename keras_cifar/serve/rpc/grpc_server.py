@@ -2,6 +2,8 @@
 
 import ssl
 from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,9 +11,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keras_cifar.serve.rpc.interceptors import DecodingInterceptor, TokenInterceptor
 from keras_cifar.serve.settings import Settings, address
-
-# As TensorFlow Serving names them.
-_HEALTH_NAMES = ("", "ModelService", "PredictionService")
 
 
 def grpc_server(settings: Settings, executor: Executor) -> grpc.Server:
@@ -29,21 +28,14 @@ def grpc_server(settings: Settings, executor: Executor) -> grpc.Server:
     )
 
 
-class Health:
-    """grpc.health.v1.Health; all that it watches is in the same state."""
-
-    def __init__(self, server: grpc.Server) -> None:
-        self._servicer: Any = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
-
-    def serving(self) -> None:
-        """Says SERVING from now on."""
-        for name in _HEALTH_NAMES:
-            self._servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-
-    def stopping(self) -> None:
-        """Says NOT_SERVING from now on."""
-        self._servicer.enter_graceful_shutdown()
+def add_health(server: grpc.Server) -> health.HealthServicer:
+    """Registers grpc.health.v1.Health, and returns it; it says SERVING of all that it watches."""
+    servicer = health.HealthServicer()
+    # As TensorFlow Serving names them.
+    for name in ("", "ModelService", "PredictionService"):
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    return servicer
 
 
 def add_ports(server: grpc.Server, settings: Settings) -> str:
@@ -55,10 +47,11 @@ def add_ports(server: grpc.Server, settings: Settings) -> str:
     if settings.grpc_socket:
         _bind(f"unix:{settings.grpc_socket}", server.add_insecure_port)
     wanted = address(settings.host, settings.grpc_port)
-    if settings.ssl_certificate is None or settings.ssl_key is None:
-        return address(settings.host, _bind(wanted, server.add_insecure_port))
-    credentials = _credentials(settings)
-    return address(settings.host, _bind(wanted, lambda at: server.add_secure_port(at, credentials)))
+    add_port = server.add_insecure_port
+    if settings.ssl_certificate and settings.ssl_key:
+        credentials = _credentials(settings.ssl_certificate, settings.ssl_key)
+        add_port = partial(server.add_secure_port, server_credentials=credentials)
+    return address(settings.host, _bind(wanted, add_port))
 
 
 def _bind(at: str, add_port: Any) -> int:
@@ -71,16 +64,15 @@ def _bind(at: str, add_port: Any) -> int:
         ) from error
 
 
-def _credentials(settings: Settings) -> Any:
-    files = [path for path in (settings.ssl_key, settings.ssl_certificate) if path]
-    key_and_certificate = tuple(path.read_bytes() for path in files)
+def _credentials(certificate: Path, key: Path) -> Any:
+    key_and_certificate = (key.read_bytes(), certificate.read_bytes())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without a password at hand, OpenSSL would ask for one at the terminal.
-        context.load_cert_chain(str(settings.ssl_certificate), str(settings.ssl_key), lambda: "")
+        context.load_cert_chain(certificate, key, lambda: "")
     except ssl.SSLError as error:
         raise OSError(
-            f"{settings.ssl_certificate}, {settings.ssl_key}: no certificate with its key, "
-            f"in PEM format and without a password: {error.reason or error}."
+            f"{certificate}, {key}: no certificate with its key, in PEM format and without "
+            f"a password: {error.reason or error}."
         ) from error
     return grpc.ssl_server_credentials([key_and_certificate])

@@ -9,15 +9,11 @@ from grpc import StatusCode
 
 from keras_cifar.serve.settings import bears_token
 
-_REFUSAL = "Exception deserializing request!"  # what grpcio would say
+_NO_MESSAGE = object()
 
 
 class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Lets in who has the token; health checks are for anyone.
-
-    Args:
-        token: expected as "authorization: Bearer TOKEN".
-    """
+    """Lets in who has the token, and anyone for health checks."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -48,36 +44,23 @@ class DecodingInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         handler = continuation(details)
         if handler is None or handler.request_streaming:
             return handler
+
+        def decode(content: bytes) -> Any:
+            try:
+                return handler.request_deserializer(content)
+            except DecodeError:
+                return _NO_MESSAGE
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            if request is _NO_MESSAGE:  # what grpcio would say
+                context.abort(StatusCode.INTERNAL, "Exception deserializing request!")
+            return (handler.unary_stream or handler.unary_unary)(request, context)
+
         wrap = (
             grpc.unary_stream_rpc_method_handler
             if handler.response_streaming
             else grpc.unary_unary_rpc_method_handler
         )
         return wrap(
-            _refusing(handler.unary_stream or handler.unary_unary),
-            request_deserializer=_decoder(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+            answer, request_deserializer=decode, response_serializer=handler.response_serializer
         )
-
-
-class _NoMessage:
-    pass
-
-
-def _decoder(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def decode(content: bytes) -> Any:
-        try:
-            return deserialize(content)
-        except DecodeError:
-            return _NoMessage()
-
-    return decode
-
-
-def _refusing(answer: Callable[..., Any]) -> Callable[..., Any]:
-    def answer_or_refuse(request: Any, context: grpc.ServicerContext) -> Any:
-        if isinstance(request, _NoMessage):
-            context.abort(StatusCode.INTERNAL, _REFUSAL)
-        return answer(request, context)
-
-    return answer_or_refuse
