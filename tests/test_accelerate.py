@@ -178,6 +178,18 @@ def test_a_batch_renormalization_stays_one():
 
 
 @pytest.mark.parametrize(
+    "layer",
+    [
+        layers.BatchNormalization(beta_regularizer="l2"),
+        layers.Conv2D(128, 3, padding="same", use_bias=False, kernel_constraint="max_norm"),
+    ],
+)
+def test_a_layer_with_a_regularizer_or_a_constraint_stays_plain(layer):
+    model = network(lambda: [layer.__class__.from_config(layer.get_config())], precision="bfloat16")
+    assert kinds(accelerate(model, device="CPU")) == kinds(model)
+
+
+@pytest.mark.parametrize(
     "behind",
     [
         [layers.ReLU(max_value=6), layers.MaxPooling2D(2)],

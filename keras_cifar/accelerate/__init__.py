@@ -28,7 +28,11 @@ def accelerate(model: keras.Model, *, device: str) -> keras.Model:
     """
 
     def faster(layer: keras.layers.Layer, line: Line) -> list[keras.layers.Layer]:
-        pieces = [layer.__class__.from_config(layer.get_config())]
+        config = layer.get_config()
+        pieces = [layer.__class__.from_config(config)]
+        # No replacement has these.
+        if any(config[name] for name in config if name.endswith(("regularizer", "constraint"))):
+            return pieces
         for replace in _REPLACEMENTS[device]:
             pieces = [new for piece in pieces for new in replace(piece, layer, line)]
         return pieces

@@ -6,6 +6,8 @@ sums in float32. The article's network in plain TensorFlow, bfloat16, batch 128:
 it, 345 with separate moments (AMD EPYC with bfloat16, 2 cores, TensorFlow 2.21, November 2026).
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -20,14 +22,49 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
         or not layer.center
         or layer.synchronized
         or getattr(layer, "renorm", False)  # Keras 3.12 has none
-        or layer.variable_dtype != "float32"  # as the kernel wants gamma, beta and moments
+        or layer.variable_dtype != "float32"
     ):
         return [piece]
-    return [FusedBatchNormalization.from_config(layer.get_config())]
+    return [
+        FusedBatchNormalization(
+            momentum=layer.momentum,
+            epsilon=layer.epsilon,
+            scale=layer.scale,
+            dtype=layer.dtype_policy.name,
+            name=layer.name,
+        )
+    ]
 
 
-class FusedBatchNormalization(layers.BatchNormalization):
-    """Keras's layer by TensorFlow's fused kernel."""
+class FusedBatchNormalization(layers.Layer):
+    """Keras's layer by TensorFlow's fused kernel.
+
+    Args:
+        momentum: share of the moving moments that a training step keeps.
+        epsilon: added to the variance.
+        scale: whether there is a factor (gamma) for each channel, as there is a summand (beta).
+        options: as every layer's.
+    """
+
+    def __init__(self, *, momentum: float, epsilon: float, scale: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.momentum, self.epsilon, self.scale = momentum, epsilon, scale
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights, in the order of Keras's layer."""
+        shape = input_shape[-1:]
+
+        def weight(name: str, initializer: str, *, trainable: bool) -> keras.Variable:
+            # Of float32 whatever the precision: the kernel wants them so.
+            return self.add_weight(
+                shape, initializer, trainable=trainable, autocast=False, name=name
+            )
+
+        if self.scale:
+            self.gamma = weight("gamma", "ones", trainable=True)
+        self.beta = weight("beta", "zeros", trainable=True)
+        self.moving_mean = weight("moving_mean", "zeros", trainable=False)
+        self.moving_variance = weight("moving_variance", "ones", trainable=False)
 
     def call(
         self,

@@ -8,6 +8,7 @@ own gradient is faster.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,11 +34,24 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[laye
         or piece.filters < _MANY_FILTERS
     ):
         return [piece]
-    return [DeepConvolution.from_config(piece.get_config())]
+    return [DeepConvolution(piece.filters, dtype=piece.dtype_policy.name, name=piece.name)]
 
 
-class DeepConvolution(layers.Conv2D):
-    """Keras's layer by `convolve`: 3x3 pixels, zeros around the images, no bias."""
+class DeepConvolution(layers.Layer):
+    """A convolution of 3x3 pixels, zeros around the images, without bias; by `convolve`.
+
+    Args:
+        filters: channels of what it returns.
+        options: as every layer's.
+    """
+
+    def __init__(self, filters: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.filters = filters
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the kernel."""
+        self.kernel = self.add_weight((3, 3, input_shape[-1], self.filters), name="kernel")
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Convolves (n, height, width, channels) to (n, height, width, filters)."""
