@@ -159,14 +159,22 @@ class FastRecipe:
         """Returns plans of steps: which images, how they are augmented, and their size."""
         from keras_cifar.data.on_device import plan_steps
 
-        parts = len(self.sizes)
         return plan_steps(
             len(examples.labels),
             batch_size=config.batch_size,
             seed=config.seed,
             epochs=epochs,
-            sizes=[self.sizes[epoch * parts // config.epochs] for epoch in range(config.epochs)],
+            sizes=self._sizes(config),
         )
+
+    def _sizes(self, config: TrainConfig) -> list[int]:
+        """Returns the side of the images in each epoch."""
+        parts = len(self.sizes)
+        return [self.sizes[epoch * parts // config.epochs] for epoch in range(config.epochs)]
+
+    def epoch_costs(self, config: TrainConfig) -> list[float]:
+        """Returns the pixels of an image in each."""
+        return [float(size**2) for size in self._sizes(config)]
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns what leaves the whitening alone once its rate is 0."""

@@ -52,5 +52,8 @@ class Recipe(Protocol):
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns what `fit` is given for these epochs."""
 
+    def epoch_costs(self, config: TrainConfig) -> list[float]:
+        """Returns what each epoch costs beside the others: a part of what it is to take."""
+
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns what `fit` has to call for this recipe."""

@@ -76,7 +76,7 @@ def fit(
         checkpoint.restore(start, model=model)
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
     display = ProgressDisplay(
-        epochs=config.epochs, steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
+        recipe.epoch_costs(config), steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
     )
     callbacks = [
         *recipe.callbacks(),
