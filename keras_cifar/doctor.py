@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
-from keras_cifar.machine import cpu_flags, cpu_model, pick_precision
+from keras_cifar.machine import cpu_flags, cpu_model, onednn, pick_precision, usable_cores
 from keras_cifar.run_dir import RUNS, newest_run
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
@@ -103,15 +103,14 @@ def _cpu() -> Iterator[Fact | Problem]:
     flags = cpu_flags()
     precision, reason = pick_precision()
     memory, available = _memory_gigabytes()
-    # A container or taskset may grant fewer than the machine has.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     known = f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"
     yield Fact("devices", "CPU", cpu_model())
-    yield Fact("devices", "CPU cores", str(cores or 1))
+    yield Fact("devices", "CPU cores", f"{usable_cores()} of {os.cpu_count()}")
     yield Fact("devices", "memory", known)
     for feature in _CPU_FEATURES:
         yield Fact("devices", feature, "yes" if feature in flags else "no")
     yield Fact("devices", "--precision auto", f"{precision}: {reason}")
+    yield Fact("devices", "oneDNN, to train", "{}: {}".format(*onednn()))
     if memory and available < _MEMORY_GIGABYTES:
         yield Problem(
             f"Only {available:.1f} GB of memory are available; training at batch size 128 "

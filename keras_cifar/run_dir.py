@@ -18,11 +18,13 @@ class RunRecord(NamedTuple):
         settings: without "auto".
         versions: of Python and the packages that computed, by name.
         device: that it was started on.
+        choices: what was chosen for that device and why, by name: "precision" and "oneDNN".
     """
 
     settings: TrainConfig
     versions: dict[str, str]
     device: str
+    choices: dict[str, str]
 
 
 class RunDir:
@@ -60,7 +62,10 @@ class RunDir:
         except (ValueError, TypeError, KeyError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
         return RunRecord(
-            settings, document.get("versions", {}), document.get("device", "an unknown device")
+            settings,
+            document.get("versions", {}),
+            document.get("device", "an unknown device"),
+            document.get("choices", {}),
         )
 
     def write_record(self, record: RunRecord) -> None:

@@ -10,7 +10,7 @@ import pytest
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.tfds_folder import dataset_folder
 from keras_cifar.doctor import as_json, diagnose, format_diagnosis
-from keras_cifar.machine import pick_precision
+from keras_cifar.machine import onednn, pick_precision, usable_cores
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 
@@ -39,7 +39,8 @@ def test_versions_devices_and_precision_are_those_of_this_machine(tmp_path):
     for package in ("tensorflow", "keras", "numpy"):
         assert found["versions", package] == importlib.metadata.version(package)
     assert found["versions", "TensorFlow built for"].startswith(("CUDA 1", "CPU only"))
-    assert found["devices", "CPU cores"] == str(len(os.sched_getaffinity(0)))
+    assert found["devices", "CPU cores"] == f"{usable_cores()} of {os.cpu_count()}"
+    assert found["devices", "oneDNN, to train"] == "{}: {}".format(*onednn())
     assert found["devices", "--precision auto"] == "{}: {}".format(*pick_precision())
     has_avx2 = " avx2 " in Path("/proc/cpuinfo").read_text()
     assert found["devices", "avx2"] == ("yes" if has_avx2 else "no")

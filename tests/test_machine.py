@@ -1,8 +1,13 @@
-"""`--precision auto` takes what is fastest on the machine, and says why."""
+"""What is fastest on the machine is chosen, and the reason given."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
-from keras_cifar.machine import pick_precision, precision_of_cpu, precision_of_gpu
+from keras_cifar import machine
+from keras_cifar.machine import cpu_flags, pick_precision, precision_of_cpu, precision_of_gpu
 
 
 @pytest.mark.parametrize(
@@ -38,3 +43,58 @@ def test_this_machine_gets_one_of_them():
     precision, reason = pick_precision()
     assert precision in ("float32", "bfloat16", "float16")
     assert reason
+
+
+def in_a_process(code, *, stream="stdout", **environment):
+    """What code prints in a process that has just imported `machine`; None unsets a variable."""
+    variables = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": None, **environment}
+    result = subprocess.run(
+        [sys.executable, "-c", f"from keras_cifar.machine import *\n{code}"],
+        env={name: value for name, value in variables.items() if value is not None},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return getattr(result, stream)
+
+
+@pytest.mark.skipif("avx2" not in cpu_flags(), reason="elsewhere TensorFlow decides")
+def test_a_process_that_trains_has_onednn_and_the_users_word_is_last():
+    code = "start_tensorflow(trains=True); print(*onednn())"
+    for setting, said in (
+        (None, "on faster to train with on a CPU with avx2\n"),
+        ("0", "off TF_ENABLE_ONEDNN_OPTS is '0'\n"),
+        ("banana", "on TF_ENABLE_ONEDNN_OPTS is 'banana'\n"),
+    ):
+        assert in_a_process(code, TF_ENABLE_ONEDNN_OPTS=setting) == said
+    served = in_a_process("start_tensorflow(); print(*onednn())")
+    assert served == f"{machine.onednn_by_itself()} as TensorFlow has it on this CPU\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="macOS has no affinity")
+def test_the_cores_that_were_granted_are_the_ones_that_are_used():
+    code = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+start_tensorflow(trains=True)
+import tensorflow as tf
+print(usable_cores(), tf.config.threading.get_intra_op_parallelism_threads())
+"""
+    one_of_several = os.cpu_count() > 1
+    assert in_a_process(code) == ("1 1\n" if one_of_several else "1 0\n")
+
+
+@pytest.mark.skipif(machine._DRIVER.is_file(), reason="there is a driver")
+def test_why_a_gpu_is_not_seen_is_no_noise_where_there_is_a_driver():
+    code = """
+import pathlib, keras_cifar.machine
+keras_cifar.machine._DRIVER = pathlib.Path(keras_cifar.machine.__file__)
+start_tensorflow()
+"""
+    said = in_a_process(code, stream="stderr", TF_CPP_MIN_LOG_LEVEL="0", CUDA_VISIBLE_DEVICES=None)
+    assert "Could not find cuda drivers" in said
+    assert said.endswith("Look for what is missing: keras-cifar doctor\n")
+    hidden = in_a_process(code, stream="stderr", CUDA_VISIBLE_DEVICES="")
+    assert "goes on without" not in hidden
+    healthy = in_a_process("start_tensorflow()", stream="stderr", TF_CPP_MIN_LOG_LEVEL="0")
+    assert healthy == ""

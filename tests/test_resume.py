@@ -93,6 +93,7 @@ def resumed(stopped, tiny, tmp_path_factory):
     (run_dir.checkpoint / ".unfinished-abc.ckpt").write_text("half a checkpoint")
     document = json.loads(run_dir.config.read_text())
     document["device"] = "Abacus, 10 beads"
+    document["choices"]["oneDNN"] = "off (it has none)"
     run_dir.config.write_text(json.dumps(document))
     with contextlib.redirect_stderr(io.StringIO()) as said:
         resume(run_dir, data_dir=tiny.data_dir)
@@ -160,6 +161,7 @@ def test_a_run_of_another_version_is_refused(run_dir):
 def test_another_device_is_said_aloud(resumed):
     _, said = resumed
     assert "was started on Abacus, 10 beads" in said
+    assert "was started with oneDNN off (it has none); with oneDNN o" in said
 
 
 def test_two_checkpoints_are_kept(stopped):

@@ -1,8 +1,11 @@
 """Training learns, and writes what it says it writes."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
+import re
 from dataclasses import asdict
 
 import keras
@@ -14,7 +17,7 @@ from keras_cifar.data.pipeline import train_batches
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.history import COLUMNS, read_history
-from keras_cifar.machine import pick_precision
+from keras_cifar.machine import onednn, pick_precision
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -31,9 +34,16 @@ def config(tiny):
 
 
 @pytest.fixture(scope="module")
-def tiny_run(config, tiny, tmp_path_factory):
+def said():
+    """What training said on stderr; `tiny_run` fills it."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def tiny_run(config, tiny, said, tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("tiny") / "run")
-    return run_dir, train(config, run_dir, data_dir=tiny.data_dir)
+    with contextlib.redirect_stderr(said):
+        return run_dir, train(config, run_dir, data_dir=tiny.data_dir)
 
 
 def test_a_run_leaves_its_settings_history_and_model(tiny_run, config):
@@ -52,6 +62,24 @@ def test_history_has_a_row_an_epoch_and_its_columns(tiny_run):
     assert tuple(header.split(",")) == COLUMNS
     assert [row.split(",")[0] for row in rows] == ["1", "2", "3"]
     assert all(math.isfinite(float(cell)) for row in rows for cell in row.split(","))
+
+
+def test_what_was_chosen_for_the_machine_is_said_and_kept(tiny_run, said):
+    run_dir, _ = tiny_run
+    choices = run_dir.read_record().choices
+    best, reason = pick_precision()
+    told = "the CPU" if best == "float32" else f"as told; {best} is faster here: {reason}"
+    assert choices["precision"].startswith(f"float32 ({told}")
+    assert choices["oneDNN"] == "{} ({})".format(*onednn())
+    assert said.getvalue().startswith("".join(f"{name}: {choices[name]}\n" for name in choices))
+
+
+def test_the_time_left_is_right_although_the_first_step_builds_the_graph(tiny_run, said):
+    run_dir, _ = tiny_run
+    minutes, seconds = re.search(r"epoch 1/3 .* s, 0:(\d\d):(\d\d) left", said.getvalue()).groups()
+    left = 60 * int(minutes) + int(seconds)
+    _, *rest = read_history(run_dir.history).seconds
+    assert sum(rest) / 2 - 1 < left < 2 * sum(rest) + 1
 
 
 def test_the_first_loss_is_near_that_of_guessing(tiny_run):

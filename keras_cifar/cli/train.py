@@ -97,7 +97,7 @@ def train(
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
         run = RunDir(run_dir or RUNS / name)
     click.echo(f"{run.path}: {_summary(config)}", err=True)
-    start_tensorflow()
+    start_tensorflow(trains=True)
     from keras_cifar import train as stage
     from keras_cifar.plot import draw_history
 

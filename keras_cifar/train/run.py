@@ -1,7 +1,6 @@
 """Trains a run from its settings, or goes on with one that was interrupted."""
 
 import dataclasses
-import os
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +12,13 @@ import tensorflow as tf
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load
 from keras_cifar.files import locked, remove_unfinished, require_writable
-from keras_cifar.machine import cpu_model, package_versions, pick_precision
+from keras_cifar.machine import (
+    cpu_model,
+    onednn,
+    package_versions,
+    pick_precision,
+    usable_cores,
+)
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir, RunRecord
 from keras_cifar.train import checkpoint
@@ -41,7 +46,7 @@ def train(
         OSError: data that cannot be had, a folder that holds a run or is in use, a full disk.
         FloatingPointError: the loss is not finite any more.
     """
-    config = _settle(config)
+    config, choices = _settle(config)
     # Before the data is fetched for it.
     require_writable(run_dir.path, name="--run-dir")
     if existing == "refuse":
@@ -54,23 +59,29 @@ def train(
         _clear(run_dir)
         # Before config.json: from then on, a run without this folder is one that has ended.
         run_dir.checkpoint.mkdir()
-        run_dir.write_record(RunRecord(config, package_versions(), _device()))
+        run_dir.write_record(RunRecord(config, package_versions(), _device(), choices))
         return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
 
 
-def _settle(config: TrainConfig) -> TrainConfig:
-    """Replaces "auto" by what it means on this machine and says what that is."""
-    if config.precision == "auto":
-        precision, reason = pick_precision()
-        click.echo(f"precision: {precision} ({reason})", err=True)
-        config = dataclasses.replace(config, precision=precision)
-    if config.strategy == "auto":
-        several = len(tf.config.list_physical_devices("GPU")) > 1
-        can_mirror = "mirrored" in RECIPES[config.recipe].strategies
-        config = dataclasses.replace(
-            config, strategy="mirrored" if several and can_mirror else "single"
-        )
-    return config
+def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
+    """Replaces "auto" by what it means on this machine; returns and says what was chosen, and why.
+
+    Returns:
+        The settings, and what config.json says of the choices.
+    """
+    best, reason = pick_precision()
+    precision = best if config.precision == "auto" else config.precision
+    if precision != best:
+        reason = f"as told; {best} is faster here: {reason}"
+    choices = {"precision": f"{precision} ({reason})", "oneDNN": "{} ({})".format(*onednn())}
+    for name, choice in choices.items():
+        click.echo(f"{name}: {choice}", err=True)
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    can_mirror = "mirrored" in RECIPES[config.recipe].strategies
+    strategy = config.strategy
+    if strategy == "auto":
+        strategy = "mirrored" if several and can_mirror else "single"
+    return dataclasses.replace(config, precision=precision, strategy=strategy), choices
 
 
 def _refuse_existing(run_dir: RunDir) -> None:
@@ -109,8 +120,10 @@ def _clear(run_dir: RunDir) -> None:
 
 def _device() -> str:
     gpus = tf.config.list_physical_devices("GPU")
-    names = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus]
-    return ", ".join(names) or f"{cpu_model()}, {os.cpu_count()} threads"
+    # TensorFlow does not describe every GPU.
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    names = [described.get("device_name", "an unknown GPU") for described in details]
+    return ", ".join(names) or f"{cpu_model()}, {usable_cores()} threads"
 
 
 def resume(
@@ -133,11 +146,12 @@ def resume(
             `train`.
         FloatingPointError: the loss is not finite any more.
     """
-    config, versions, device = record or run_dir.read_record()
+    config, versions, device, choices = record or run_dir.read_record()
     with _owned(run_dir):
         _refuse_finished(run_dir)
         _refuse_other_versions(run_dir, versions)
         _warn_of_another_device(run_dir, device)
+        _warn_of_another_onednn(run_dir, choices)
         remove_unfinished(run_dir.path)
         remove_unfinished(run_dir.checkpoint)
         start = checkpoint.load_newest(run_dir.checkpoint)
@@ -172,5 +186,16 @@ def _warn_of_another_device(run_dir: RunDir, device: str) -> None:
         click.echo(
             f"{run_dir.path}: was started on {device}; on this machine ({now}) it will end nearly "
             "the same, not to the bit.",
+            err=True,
+        )
+
+
+def _warn_of_another_onednn(run_dir: RunDir, choices: dict[str, str]) -> None:
+    now = "{} ({})".format(*onednn())
+    then = choices.get("oneDNN", now)
+    if then != now:
+        click.echo(
+            f"{run_dir.path}: was started with oneDNN {then}; with oneDNN {now} it will end nearly "
+            "the same, not to the bit. TF_ENABLE_ONEDNN_OPTS, 1 or 0, is read at the start.",
             err=True,
         )
