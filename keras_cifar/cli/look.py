@@ -59,13 +59,24 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
 
 
 @click.command()
+@click.option("--speed", is_flag=True, help="Measure this machine as well, in under a minute.")
 @data_dir_option
 @json_option
-def doctor(data_dir: Path | None, as_json: bool) -> None:
+def doctor(speed: bool, data_dir: Path | None, as_json: bool) -> None:
     """Tell what this machine has, what is missing, and how to get it."""
-    start_tensorflow()
+    start_tensorflow(trains=True)
     from keras_cifar import doctor as stage
+    from keras_cifar.train import speed as measurement
 
     diagnosis = stage.diagnose(data_dir=data_dir)
-    text = json.dumps(stage.as_json(diagnosis)) if as_json else stage.format_diagnosis(diagnosis)
-    click.echo(text)
+    document = stage.as_json(diagnosis)
+    if not as_json:
+        click.echo(stage.format_diagnosis(diagnosis))
+    if speed:
+        click.echo("Measuring; other programs would disturb it", err=True)
+        speeds = measurement.measure()
+        document["speed"] = asdict(speeds)
+        if not as_json:
+            click.echo(f"\n{measurement.format_table(speeds)}")
+    if as_json:
+        click.echo(json.dumps(document))

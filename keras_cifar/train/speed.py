@@ -1,0 +1,186 @@
+"""How fast this machine trains and answers, by each choice that it has of precision and oneDNN."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cifar.data.examples import Examples
+from keras_cifar.machine import (
+    ONEDNN,
+    onednn,
+    onednn_by_itself,
+    pick_precision,
+    precisions,
+    start_tensorflow,
+)
+from keras_cifar.model.inference import inference_model
+from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.train.fit import compile_model
+
+_BATCH_SIZE = 128  # of training, the article recipe's
+_MANY = 64  # images in a request
+_SECONDS = 2.0  # of each measurement, at least one call
+# What differs by less is the same: so far apart are two measurements on a quiet machine.
+_TOLERANCE = 1.1
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images/s of the article's network by one choice.
+
+    Attributes:
+        precision: of training.
+        onednn: "on" or "off".
+        training: by a step of 128 images.
+        one: by the exported network, in float32, of one image at a time; None for the choices whose
+            precision is another.
+        many: the same of 64 images at a time.
+    """
+
+    precision: str
+    onednn: str
+    training: float
+    one: float | None
+    many: float | None
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What was measured, and what is chosen where the user does not choose.
+
+    Attributes:
+        measured: by each choice.
+        chosen: precision and oneDNN of `train`.
+        served: oneDNN of `serve`, and of TensorFlow Serving.
+    """
+
+    measured: list[Speed]
+    chosen: tuple[str, str]
+    served: str
+
+
+def measure() -> Speeds:
+    """Measures each choice in a process of its own: TensorFlow reads oneDNN's when it starts.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    measured = [
+        _in_a_process(precision, setting)
+        for precision in precisions()
+        for setting in ("1", "0")
+        # Without oneDNN, TensorFlow computes these in float32, number by number.
+        if precision == "float32" or setting == "1"
+    ]
+    chosen = (pick_precision()[0], onednn()[0])
+    return Speeds(measured, chosen=chosen, served=onednn_by_itself())
+
+
+def _in_a_process(precision: str, setting: str) -> Speed:
+    result = subprocess.run(
+        [sys.executable, "-m", "keras_cifar.train.speed", precision],
+        env={**os.environ, ONEDNN: setting},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise RuntimeError(f"{precision}, {ONEDNN}={setting}: {result.stderr}")
+    return Speed(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def measure_here(precision: str) -> Speed:
+    """Measures this process, in which TensorFlow has been started."""
+    images = np.random.default_rng(0).integers(256, size=(_BATCH_SIZE, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(_BATCH_SIZE) % 10
+    config = TrainConfig.of(precision=precision, strategy="single")
+    model = compile_model(config, examples=Examples(images, labels), steps=1)
+    training = _images_per_second(lambda: model.train_on_batch(images, labels), _BATCH_SIZE)
+    if precision != "float32":
+        return Speed(precision, onednn()[0], training, None, None)
+    plain = RECIPES[config.recipe].build_model(seed=0)
+    exported = tf.function(inference_model(plain, precision="float32"))
+    one, many = (
+        _images_per_second(partial(exported, tf.constant(images[:count])), count)
+        for count in (1, _MANY)
+    )
+    return Speed(precision, onednn()[0], training, one, many)
+
+
+def _images_per_second(compute: Callable[[], Any], images: int) -> float:
+    """Returns the rate of the fastest call, the one that nothing else on the machine disturbed."""
+    compute()  # builds the graph
+    seconds: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while not seconds or time.perf_counter() < end:
+        started = time.perf_counter()
+        compute()
+        seconds.append(time.perf_counter() - started)
+    return images / min(seconds)
+
+
+def format_table(speeds: Speeds) -> str:
+    """Returns what a person reads: a row a choice, and whether the fastest is chosen."""
+    lines = [
+        "speed, images/s of the article's network",
+        f"  {'':<24}{'training':>10}{'1 image':>10}{'64 images':>11}",
+        *(
+            f"  {_name(speed):<24}{speed.training:>10,.0f}{_rate(speed.one):>10}"
+            f"{_rate(speed.many):>11}"
+            for speed in speeds.measured
+        ),
+    ]
+    return "\n".join([*lines, "", *verdicts(speeds)])
+
+
+def _name(speed: Speed) -> str:
+    return f"{speed.precision}, oneDNN {speed.onednn}"
+
+
+def _rate(images_per_second: float | None) -> str:
+    return "" if images_per_second is None else f"{images_per_second:,.0f}"
+
+
+def verdicts(speeds: Speeds) -> list[str]:
+    """Returns a sentence on what `train` chooses, and one on what answers single images fastest."""
+    fastest = max(speeds.measured, key=lambda speed: speed.training)
+    chosen = next(
+        speed for speed in speeds.measured if (speed.precision, speed.onednn) == speeds.chosen
+    )
+    if fastest.training < _TOLERANCE * chosen.training:
+        training = f"train chooses {_name(chosen)}: nothing is faster here."
+    else:
+        setting = "1" if fastest.onednn == "on" else "0"
+        training = (
+            f"train chooses {_name(chosen)}, but {_name(fastest)} is "
+            f"{fastest.training / chosen.training:.1f} times as fast here: "
+            f"{ONEDNN}={setting} keras-cifar train --precision {fastest.precision}"
+        )
+    ones = {speed.onednn: speed.one for speed in speeds.measured if speed.one is not None}
+    on, off = (ones[state] for state in ("on", "off"))
+    ratio = max(on, off) / min(on, off)
+    state, setting = ("on", "1") if on > off else ("off", "0")
+    if ratio < _TOLERANCE:
+        single = "Single images are answered as fast with oneDNN as without."
+    elif state == speeds.served:
+        single = f"Single images are answered fastest with oneDNN {state}, as serve has it here."
+    else:
+        single = (
+            f"Single images are answered {ratio:.1f} times as fast with oneDNN {state}: "
+            f"{ONEDNN}={setting} keras-cifar serve"
+        )
+    return [training, single]
+
+
+if __name__ == "__main__":
+    start_tensorflow()
+    print(json.dumps(asdict(measure_here(sys.argv[1]))))  # noqa: T201 (for the parent)

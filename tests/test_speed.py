@@ -1,0 +1,62 @@
+"""doctor --speed: what it measures, and what it says of it."""
+
+import json
+
+import pytest
+
+from keras_cifar.machine import onednn, pick_precision, precisions
+from keras_cifar.train.speed import Speed, Speeds, format_table, verdicts
+
+WITH = Speed("float32", "on", 125.0, 72.0, 700.0)
+WITHOUT = Speed("float32", "off", 92.0, 125.0, 690.0)
+HALF = Speed("bfloat16", "on", 440.0, None, None)
+
+
+def test_a_choice_that_is_the_fastest_is_confirmed():
+    training, single = verdicts(Speeds([WITH, WITHOUT], chosen=("float32", "on"), served="on"))
+    assert training == "train chooses float32, oneDNN on: nothing is faster here."
+    assert single == (
+        "Single images are answered 1.7 times as fast with oneDNN off: "
+        "TF_ENABLE_ONEDNN_OPTS=0 keras-cifar serve"
+    )
+
+
+def test_a_choice_that_is_not_the_fastest_is_named_with_the_way_out():
+    training, single = verdicts(
+        Speeds([WITH, WITHOUT, HALF], chosen=("float32", "off"), served="off")
+    )
+    assert training == (
+        "train chooses float32, oneDNN off, but bfloat16, oneDNN on is 4.8 times as fast here: "
+        "TF_ENABLE_ONEDNN_OPTS=1 keras-cifar train --precision bfloat16"
+    )
+    assert single == "Single images are answered fastest with oneDNN off, as serve has it here."
+
+
+def test_what_differs_by_no_more_than_two_measurements_do_is_the_same():
+    near = Speed("float32", "off", 1.05 * WITH.training, 1.05 * WITH.one, WITH.many)
+    training, single = verdicts(Speeds([WITH, near], chosen=("float32", "on"), served="on"))
+    assert training == "train chooses float32, oneDNN on: nothing is faster here."
+    assert single == "Single images are answered as fast with oneDNN as without."
+
+
+def test_the_table_has_a_row_a_choice():
+    rows = format_table(
+        Speeds([WITH, WITHOUT, HALF], chosen=("float32", "on"), served="on")
+    ).splitlines()[2:5]
+    assert [row.split() for row in rows] == [
+        ["float32,", "oneDNN", "on", "125", "72", "700"],
+        ["float32,", "oneDNN", "off", "92", "125", "690"],
+        ["bfloat16,", "oneDNN", "on", "440"],
+    ]
+
+
+@pytest.mark.slow
+def test_doctor_measures_each_choice_of_this_machine(command):
+    result = command("doctor", "--speed", "--json")
+    assert result.returncode == 0, result.stderr
+    speed = json.loads(result.stdout)["speed"]
+    assert speed["chosen"] == [pick_precision()[0], onednn()[0]]
+    found = [(one["precision"], one["onednn"]) for one in speed["measured"]]
+    assert {precision for precision, _ in found} == set(precisions())
+    assert {("float32", "on"), ("float32", "off")} <= set(found)
+    assert all(one["training"] > 0 for one in speed["measured"])
