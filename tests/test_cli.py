@@ -62,11 +62,12 @@ def test_train_prints_its_result_and_nothing_else_on_stdout(training, trained_ru
 
 
 def test_off_a_terminal_stderr_has_a_line_an_epoch_and_no_noise(training, trained_run):
-    what, precision, *epochs, next_step = training.stderr.splitlines()
+    what, precision, onednn, *epochs, next_step = training.stderr.splitlines()
     assert what == (
         f"{trained_run.path}: article recipe with sgd on 1,600 images of sample, epochs 2, seed 0"
     )
     assert re.fullmatch(r"precision: (float32|bfloat16|float16) \(.+\)", precision)
+    assert re.fullmatch(r"oneDNN: (on|off) \(.+\)", onednn)
     assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
     assert all(EPOCH_LINE.fullmatch(line) for line in epochs), epochs
     assert next_step == f"Test it: keras-cifar evaluate {trained_run.path}"

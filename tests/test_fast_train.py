@@ -21,6 +21,12 @@ FAST94 = TrainConfig.of(
 )
 
 
+@pytest.fixture(autouse=True)
+def float32_afterwards():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("fast94") / "run")
@@ -79,7 +85,6 @@ def test_compiled_by_xla_a_whole_epoch_is_one_call_and_trains_the_same(precision
             callbacks=[counter],
         )
         losses.append(history.history["loss"])
-    keras.config.set_dtype_policy("float32")
     assert len(calls) == 4 + 1
     np.testing.assert_allclose(*losses, rtol=1e-3 if precision == "float32" else 0.05)
 

@@ -21,7 +21,7 @@ def main() -> None:
     \b
     Begin with:
       keras-cifar train --optimizer sgd                    the real thing
-      keras-cifar train --optimizer sgd --dataset sample   a minute, no download
+      keras-cifar train --optimizer sgd --dataset sample   minutes, no download
     """  # noqa: D301 (\b is click's mark for lines to keep)
 
 
