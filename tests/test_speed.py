@@ -1,11 +1,16 @@
 """doctor --speed: what it measures, and what it says of it."""
 
-import json
-
 import pytest
 
 from keras_cifar.machine import onednn, pick_precision, precisions
-from keras_cifar.train.speed import Speed, Speeds, format_table, verdicts
+from keras_cifar.train.speed import (
+    Speed,
+    Speeds,
+    choices,
+    format_table,
+    in_a_process,
+    verdicts,
+)
 
 WITH = Speed("float32", "on", 125.0, 72.0, 700.0)
 WITHOUT = Speed("float32", "off", 92.0, 125.0, 690.0)
@@ -51,12 +56,14 @@ def test_the_table_has_a_row_a_choice():
 
 
 @pytest.mark.slow
-def test_doctor_measures_each_choice_of_this_machine(command):
-    result = command("doctor", "--speed", "--json")
-    assert result.returncode == 0, result.stderr
-    speed = json.loads(result.stdout)["speed"]
-    assert speed["chosen"] == [pick_precision()[0], onednn()[0]]
-    found = [(one["precision"], one["onednn"]) for one in speed["measured"]]
+def test_a_choice_is_measured_in_a_process_that_has_it():
+    found = in_a_process("float32", "0")
+    assert (found.precision, found.onednn) == ("float32", "off")
+    assert min(found.training, found.one, found.many) > 0
+
+
+def test_what_is_chosen_is_among_what_is_measured():
+    found = choices()
+    assert {("float32", "1"), ("float32", "0")} <= set(found)
     assert {precision for precision, _ in found} == set(precisions())
-    assert {("float32", "on"), ("float32", "off")} <= set(found)
-    assert all(one["training"] > 0 for one in speed["measured"])
+    assert (pick_precision()[0], {"on": "1", "off": "0"}[onednn()[0]]) in found

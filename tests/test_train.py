@@ -169,14 +169,14 @@ def test_half_precision_trains_and_keeps_float32(config, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_part_of_the_real_data_is_learned(full_data_dir, tmp_path):
-    """3,000 of the 50,000 images, 3 epochs: well above the 10 % of guessing."""
-    examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(3000))
+    """2,000 of the 50,000 images, 3 epochs: well above the 10 % of guessing."""
+    examples = load(CIFAR10, split="train", data_dir=full_data_dir).take(np.arange(2000))
     precision, _ = pick_precision()
     config = TrainConfig(epochs=3, precision=precision, batch_size=64)
     run_dir = RunDir(tmp_path)
     run_dir.checkpoint.mkdir()
     outcome = fit(config, run_dir, examples=examples, start=None, tensorboard=None)
-    assert outcome.val_accuracy > 0.3
+    assert outcome.val_accuracy > 0.25
 
 
 @pytest.mark.slow

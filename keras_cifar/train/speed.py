@@ -74,18 +74,28 @@ def measure() -> Speeds:
     Raises:
         RuntimeError: a process failed.
     """
-    measured = [
-        _in_a_process(precision, setting)
-        for precision in precisions()
-        for setting in ("1", "0")
-        # Without oneDNN, TensorFlow computes these in float32, number by number.
-        if precision == "float32" or setting == "1"
-    ]
+    measured = [in_a_process(precision, setting) for precision, setting in choices()]
     chosen = (pick_precision()[0], onednn()[0])
     return Speeds(measured, chosen=chosen, served=onednn_by_itself())
 
 
-def _in_a_process(precision: str, setting: str) -> Speed:
+def choices() -> list[tuple[str, str]]:
+    """Returns what this machine can choose: a precision, and TF_ENABLE_ONEDNN_OPTS."""
+    return [
+        (precision, setting)
+        for precision in precisions()
+        for setting in ("1", "0")
+        # Without oneDNN, TensorFlow computes the others in float32, number by number.
+        if precision == "float32" or setting == "1"
+    ]
+
+
+def in_a_process(precision: str, setting: str) -> Speed:
+    """Measures one choice; `setting` is TF_ENABLE_ONEDNN_OPTS.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
     result = subprocess.run(
         [sys.executable, "-m", "keras_cifar.train.speed", precision],
         env={**os.environ, ONEDNN: setting},
