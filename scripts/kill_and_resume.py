@@ -9,6 +9,7 @@ and at the end the chosen model and history.csv, its seconds aside.
 What the script does not know are options of `keras-cifar train`.
 """
 
+import contextlib
 import os
 import random
 import subprocess
@@ -52,7 +53,9 @@ def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, *, seconds: float
     while process.poll() is None:
         for path in run_dir.checkpoint.glob("epoch-*.ckpt"):
             if not (kept / path.name).exists():
-                os.link(path, kept / path.name)
+                # The run may just have ended, or have removed an old one.
+                with contextlib.suppress(FileNotFoundError):
+                    os.link(path, kept / path.name)
         if time.monotonic() > end:
             process.kill()
             process.wait()
