@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,8 +72,9 @@ def _use_granted_cores() -> None:
     # TensorFlow heeds taskset, but not a container's share of time: of 64 cores it would start 64
     # threads for the 2 that a container has.
     if usable_cores() < (os.cpu_count() or 1) and not os.environ.keys() & _THREADS:
-        tf.config.threading.set_intra_op_parallelism_threads(usable_cores())
-        tf.config.threading.set_inter_op_parallelism_threads(usable_cores())
+        with suppress(RuntimeError):  # of a process that has begun to compute, a notebook's say
+            tf.config.threading.set_intra_op_parallelism_threads(usable_cores())
+            tf.config.threading.set_inter_op_parallelism_threads(usable_cores())
 
 
 def usable_cores() -> int:
@@ -128,9 +129,12 @@ def onednn_by_itself() -> str:
 
 def precisions() -> list[str]:
     """Returns the precisions that this machine computes in hardware."""
+    import tensorflow as tf
+
     best, _ = pick_precision()
-    has_bfloat16 = cpu_flags() & {_AMX, _AVX512}
-    return list(dict.fromkeys(["float32", best, *(["bfloat16"] if has_bfloat16 else [])]))
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    also = ["bfloat16"] if on_cpu and cpu_flags() & {_AMX, _AVX512} else []
+    return list(dict.fromkeys(["float32", best, *also]))
 
 
 def pick_precision() -> tuple[str, str]:

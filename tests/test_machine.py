@@ -84,6 +84,19 @@ print(usable_cores(), tf.config.threading.get_intra_op_parallelism_threads())
     assert in_a_process(code) == ("1 1\n" if one_of_several else "1 0\n")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="macOS has no affinity")
+def test_a_process_that_computes_already_keeps_its_threads():
+    code = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import tensorflow as tf
+tf.constant(1) + 1
+start_tensorflow(trains=True)
+print("started")
+"""
+    assert in_a_process(code) == "started\n"
+
+
 @pytest.mark.skipif(machine._DRIVER.is_file(), reason="there is a driver")
 def test_why_a_gpu_is_not_seen_is_no_noise_where_there_is_a_driver():
     code = """

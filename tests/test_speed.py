@@ -44,6 +44,11 @@ def test_what_differs_by_no_more_than_two_measurements_do_is_the_same():
     assert single == "Single images are answered as fast with oneDNN as without."
 
 
+def test_without_onednn_there_is_nothing_to_choose():
+    _, single = verdicts(Speeds([WITHOUT, WITHOUT], chosen=("float32", "off"), served="off"))
+    assert single == "TensorFlow has no oneDNN on this machine."
+
+
 def test_the_table_has_a_row_a_choice():
     rows = format_table(
         Speeds([WITH, WITHOUT, HALF], chosen=("float32", "on"), served="on")

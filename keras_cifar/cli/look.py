@@ -66,13 +66,15 @@ def doctor(speed: bool, data_dir: Path | None, as_json: bool) -> None:
     """Tell what this machine has, what is missing, and how to get it."""
     start_tensorflow(trains=True)
     from keras_cifar import doctor as stage
-    from keras_cifar.train import speed as measurement
 
     diagnosis = stage.diagnose(data_dir=data_dir)
     document = stage.as_json(diagnosis)
     if not as_json:
         click.echo(stage.format_diagnosis(diagnosis))
     if speed:
+        # Here, since it brings all of training.
+        from keras_cifar.train import speed as measurement
+
         click.echo("Measuring; other programs would disturb it", err=True)
         speeds = measurement.measure()
         document["speed"] = asdict(speeds)

@@ -87,7 +87,7 @@ class ProgressDisplay(keras.callbacks.Callback):
     def _without_tracing(self, seconds: float) -> float:
         """Returns the seconds of the epoch so far, had its first step been like the others.
 
-        The first step of a process builds the graph, and so does that of a new size of images.
+        The first step of a process builds the graph, and so does the one after a layer is frozen.
         """
         if self.calls < 2:
             return seconds

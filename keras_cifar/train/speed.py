@@ -26,10 +26,9 @@ from keras_cifar.model.inference import inference_model
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.train.fit import compile_model
 
-_BATCH_SIZE = 128  # of training, the article recipe's
 _MANY = 64  # images in a request
 _SECONDS = 2.0  # of each measurement, at least one call
-# What differs by less is the same: so far apart are two measurements on a quiet machine.
+# What differs by less is taken for the same.
 _TOLERANCE = 1.1
 
 
@@ -40,7 +39,7 @@ class Speed:
     Attributes:
         precision: of training.
         onednn: "on" or "off".
-        training: by a step of 128 images.
+        training: by a step of the recipe's batch size.
         one: by the exported network, in float32, of one image at a time; None for the choices whose
             precision is another.
         many: the same of 64 images at a time.
@@ -80,14 +79,11 @@ def measure() -> Speeds:
 
 
 def choices() -> list[tuple[str, str]]:
-    """Returns what this machine can choose: a precision, and TF_ENABLE_ONEDNN_OPTS."""
-    return [
-        (precision, setting)
-        for precision in precisions()
-        for setting in ("1", "0")
-        # Without oneDNN, TensorFlow computes the others in float32, number by number.
-        if precision == "float32" or setting == "1"
-    ]
+    """Returns what this machine can choose, what `train` chooses too: precision and ONEDNN."""
+    # Without oneDNN, half precision is measured only where it is what `train` would take.
+    half = [(precision, "1") for precision in precisions() if precision != "float32"]
+    chosen = (pick_precision()[0], "1" if onednn()[0] == "on" else "0")
+    return list(dict.fromkeys([("float32", "1"), ("float32", "0"), *half, chosen]))
 
 
 def in_a_process(precision: str, setting: str) -> Speed:
@@ -110,18 +106,18 @@ def in_a_process(precision: str, setting: str) -> Speed:
 
 def measure_here(precision: str) -> Speed:
     """Measures this process, in which TensorFlow has been started."""
-    images = np.random.default_rng(0).integers(256, size=(_BATCH_SIZE, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(_BATCH_SIZE) % 10
     config = TrainConfig.of(precision=precision, strategy="single")
+    count = config.batch_size
+    images = np.random.default_rng(0).integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(count) % 10
     model = compile_model(config, examples=Examples(images, labels), steps=1)
-    training = _images_per_second(lambda: model.train_on_batch(images, labels), _BATCH_SIZE)
+    training = _images_per_second(lambda: model.train_on_batch(images, labels), count)
     if precision != "float32":
         return Speed(precision, onednn()[0], training, None, None)
     plain = RECIPES[config.recipe].build_model(seed=0)
     exported = tf.function(inference_model(plain, precision="float32"))
     one, many = (
-        _images_per_second(partial(exported, tf.constant(images[:count])), count)
-        for count in (1, _MANY)
+        _images_per_second(partial(exported, tf.constant(images[:few])), few) for few in (1, _MANY)
     )
     return Speed(precision, onednn()[0], training, one, many)
 
@@ -176,7 +172,9 @@ def verdicts(speeds: Speeds) -> list[str]:
             f"{ONEDNN}={setting} keras-cifar train --precision {fastest.precision}"
         )
     ones = {speed.onednn: speed.one for speed in speeds.measured if speed.one is not None}
-    on, off = (ones[state] for state in ("on", "off"))
+    if len(ones) < 2:
+        return [training, "TensorFlow has no oneDNN on this machine."]
+    on, off = ones["on"], ones["off"]
     ratio = max(on, off) / min(on, off)
     state, setting = ("on", "1") if on > off else ("off", "0")
     if ratio < _TOLERANCE:
@@ -192,5 +190,5 @@ def verdicts(speeds: Speeds) -> list[str]:
 
 
 if __name__ == "__main__":
-    start_tensorflow()
+    start_tensorflow(trains=True)
     print(json.dumps(asdict(measure_here(sys.argv[1]))))  # noqa: T201 (for the parent)
