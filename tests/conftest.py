@@ -1,7 +1,9 @@
 """Real CIFAR-10 images for all tests, and a real run to look at."""
 
 import os
+import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from keras_cifar.cifar10 import CIFAR10, DATASETS, SAMPLE, DatasetFacts, SplitFacts
@@ -124,11 +127,37 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run_command
 
 
+def _made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Has the first of the processes that run tests make a folder, and the others wait for it."""
+    done = folder / "done"
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
-def training(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of pytest-xdist have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def training(shared_folder: Path) -> subprocess.CompletedProcess[str]:
     """The process that trained `trained_run`: what it printed, and how it ended."""
-    path = tmp_path_factory.mktemp("runs") / "two-epochs"
-    return run_command("train", "--dataset", "sample", "--epochs", 2, "--run-dir", path)
+
+    def train(folder: Path) -> None:
+        path = folder / "two-epochs"
+        ended = run_command("train", "--dataset", "sample", "--epochs", 2, "--run-dir", path)
+        (folder / "process.pickle").write_bytes(pickle.dumps(ended))
+
+    made = _made_once(shared_folder / "runs", train)
+    ended = pickle.loads((made / "process.pickle").read_bytes())
+    assert isinstance(ended, subprocess.CompletedProcess)
+    return ended
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +168,21 @@ def trained_run(training: subprocess.CompletedProcess[str]) -> RunDir:
 
 
 @pytest.fixture(scope="session")
-def exported(trained_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Version 1 of `trained_run`'s model, a SavedModel."""
-    return export(trained_run, tmp_path_factory.mktemp("models") / "cifar10")
+def exported(
+    trained_run: RunDir, shared_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    """Version 1 of `trained_run`'s model, a SavedModel; each process has a copy of its own."""
+
+    def publish(folder: Path) -> None:
+        published = export(trained_run, folder / "cifar10")
+        (folder / "exported.pickle").write_bytes(pickle.dumps(published))
+
+    made = _made_once(shared_folder / "models", publish)
+    published = pickle.loads((made / "exported.pickle").read_bytes())
+    assert isinstance(published, Exported)
+    model_dir = tmp_path_factory.mktemp("models") / "cifar10"
+    shutil.copytree(published.version.parent, model_dir)
+    return published._replace(version=model_dir / published.version.name)
 
 
 @dataclass
