@@ -51,6 +51,9 @@ class Muon(GroupSGD):
 def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
     """Brings the singular values near 1 and keeps the directions, by Newton-Schulz steps.
 
+    A step multiplies the matrix x by a polynomial of its moments x'x. All these are polynomials of
+    the first moments: so the steps are taken on them, n x n, and the matrix is multiplied once.
+
     Args:
         matrix: float32 (m, n); quicker where n is the smaller.
 
@@ -60,7 +63,10 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
     """
     a, b, c = _COEFFICIENTS
     x = matrix / (tf.norm(matrix) + _EPSILON)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        moments = tf.matmul(x, x, transpose_a=True)
-        x = a * x + tf.matmul(x, b * moments + c * tf.matmul(moments, moments))
-    return x
+    moments = tf.matmul(x, x, transpose_a=True)
+    product = identity = tf.eye(matrix.shape[-1])
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = a * identity + b * moments + c * tf.matmul(moments, moments)
+        product = tf.matmul(product, factor) if step else factor
+        moments = tf.matmul(factor, tf.matmul(moments, factor))
+    return tf.matmul(x, product)
