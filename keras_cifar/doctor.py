@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
@@ -83,13 +84,7 @@ def _versions() -> Iterator[Fact | Problem]:
     cuda, cudnn = build.get("cuda_version"), build.get("cudnn_version")
     built_for = f"CUDA {cuda}, cuDNN {cudnn}" if cuda else "CPU only"
     yield Fact("versions", "TensorFlow built for", built_for)
-    backend = keras.backend.backend()
-    yield Fact("versions", "Keras runs on", backend)
-    if backend != "tensorflow":
-        yield Problem(
-            f"Keras runs on {backend}, and keras-cifar needs TensorFlow.",
-            "Unset KERAS_BACKEND, or set it to tensorflow.",
-        )
+    yield Fact("versions", "Keras runs on", keras.backend.backend())
 
 
 def _version(package: str) -> str:
@@ -138,6 +133,9 @@ def _gpus() -> Iterator[Fact | Problem]:
         name = details.get("device_name", "unknown")
         capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
         yield Fact("devices", gpu.name, f"{name}, compute capability {capability}")
+    if seen:
+        compiles, reason = xla.choose("single", device="GPU")
+        yield Fact("devices", "XLA, to train", f"{'on' if compiles else 'off'}: {reason}")
     installed = _installed_gpus()
     for number, description in enumerate(installed):
         yield Fact("devices", f"GPU {number} in nvidia-smi", description)

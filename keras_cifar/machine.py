@@ -27,6 +27,12 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _CHOSEN = "1"
 _WITH_ONEDNN = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
+# Read by XLA when it first compiles. With TensorFlow's switch for determinism Keras drops XLA; this
+# is XLA's own (openxla.org/xla/determinism). It would still measure which kernels are fastest, and
+# choose others in the next process, so that a resumed run would not end the same.
+XLA_FLAGS = "XLA_FLAGS"
+EXACT_ON_GPU = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
+_BACKEND, _TENSORFLOW = "KERAS_BACKEND", "tensorflow"
 _THREADS = {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"}
 # What multiplies bfloat16 faster than float32: AMX on Intel, the instructions of AVX-512 on AMD. On
 # Intel those run at half the rate of float32's: a Xeon without AMX trained the article's network
@@ -46,11 +52,15 @@ def start_tensorflow(*, trains: bool = False) -> None:
 
     Args:
         trains: whether the process is to train, for which oneDNN is on where it helps, unless
-            TF_ENABLE_ONEDNN_OPTS says otherwise. For all else, TensorFlow decides.
+            TF_ENABLE_ONEDNN_OPTS says otherwise. For all else, TensorFlow decides. And XLA is told
+            to compute the same each time, in addition to what XLA_FLAGS says.
     """
+    _use_tensorflow()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no INFO; WARNING and ERROR stay
     if trains and _AVX2 in cpu_flags():
         os.environ.setdefault(ONEDNN, _CHOSEN)
+    if trains:
+        _have_xla_exact()
     with _without_noise():
         import tensorflow as tf
 
@@ -64,6 +74,21 @@ def start_tensorflow(*, trains: bool = False) -> None:
         )
     if trains:
         _use_granted_cores()
+
+
+def _use_tensorflow() -> None:
+    """Has Keras take TensorFlow, whatever KERAS_BACKEND and keras.json say."""
+    told = os.environ.get(_BACKEND, _TENSORFLOW)
+    if told != _TENSORFLOW:
+        sys.stderr.write(f"{_BACKEND} is {told!r}: keras-cifar computes with TensorFlow.\n")
+    os.environ[_BACKEND] = _TENSORFLOW
+
+
+def _have_xla_exact() -> None:
+    flags = os.environ.get(XLA_FLAGS, "").strip()
+    # What does not begin so names a file of flags.
+    if EXACT_ON_GPU not in flags and (not flags or flags.startswith("--")):
+        os.environ[XLA_FLAGS] = f"{EXACT_ON_GPU} {flags}".strip()
 
 
 def _use_granted_cores() -> None:
@@ -127,13 +152,17 @@ def onednn_by_itself() -> str:
     return "on" if cpu_flags() & _WITH_ONEDNN else "off"
 
 
-def precisions() -> list[str]:
-    """Returns the precisions that this machine computes in hardware."""
+def device_kind() -> str:
+    """Returns what this machine trains on: "GPU" where TensorFlow sees one, else "CPU"."""
     import tensorflow as tf
 
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+def precisions() -> list[str]:
+    """Returns the precisions that this machine computes in hardware."""
     best, _ = pick_precision()
-    on_cpu = not tf.config.list_physical_devices("GPU")
-    also = ["bfloat16"] if on_cpu and cpu_flags() & {_AMX, _AVX512} else []
+    also = ["bfloat16"] if device_kind() == "CPU" and cpu_flags() & {_AMX, _AVX512} else []
     return list(dict.fromkeys(["float32", best, *also]))
 
 

@@ -12,9 +12,12 @@ from keras import layers
 from keras_cifar.accelerate import accelerate
 from keras_cifar.accelerate.batch_norm import FusedBatchNormalization
 from keras_cifar.accelerate.biases import NormalizedBias, PooledBias
+from keras_cifar.accelerate.discarded import PooledConvolution
 from keras_cifar.accelerate.dropout import ExactDropout
 from keras_cifar.accelerate.kernel_gradients import DeepConvolution, convolve
+from keras_cifar.accelerate.pooling import ComparingMaxPooling
 from keras_cifar.accelerate.rows import RowRescaling
+from keras_cifar.accelerate.silu import FusedSilu
 from keras_cifar.cifar10 import MEAN, STANDARD_DEVIATION
 from keras_cifar.model import article
 from keras_cifar.model.normalization import image_normalization
@@ -39,6 +42,19 @@ PAIRS = {
         [layers.Conv2D, PooledBias, layers.ReLU],
     ),
     "deep convolution": (lambda: [layers.Conv2D(**DEEP)], [layers.Conv2D]),
+    "pooled convolution": (
+        lambda: [layers.Cropping2D(((1, 0), (1, 2))), layers.Conv2D(**DEEP), layers.MaxPooling2D()],
+        [layers.Cropping2D, PooledConvolution, layers.MaxPooling2D],
+    ),
+    "pooled convolution of few filters": (
+        lambda: [
+            layers.Cropping2D(((1, 0), (1, 0))),
+            layers.Conv2D(**{**DEEP, "filters": 8}),
+            layers.MaxPooling2D(),
+        ],
+        [layers.Cropping2D, PooledConvolution, layers.MaxPooling2D],
+    ),
+    "silu": (lambda: [layers.Activation("silu")], [FusedSilu]),
     "residual": (
         lambda: [_Residual([layers.BatchNormalization(), layers.ReLU()])],
         [FusedBatchNormalization, layers.ReLU, layers.Add],
@@ -158,8 +174,9 @@ def test_weights_go_over_in_order_both_ways(sample):
         layers.Conv2D(128, 3, padding="same", use_bias=False, activation="relu"),
         layers.Conv2D(128, 3, padding="same"),
         layers.Conv2D(128, 5, padding="same", use_bias=False),
-        layers.Conv2D(64, 3, padding="same", use_bias=False),
+        layers.Conv2D(63, 3, padding="same", use_bias=False),
         layers.Rescaling(1 / 255),
+        layers.Activation("gelu"),
     ],
     ids=lambda layer: f"{type(layer).__name__}",
 )
@@ -215,7 +232,8 @@ def test_what_else_takes_a_convolutions_output_keeps_its_bias_there():
 
 def test_a_gpu_gets_what_does_not_depend_on_a_cpu():
     fast = accelerate(article.build_model(seed=0), device="GPU")
-    assert FusedBatchNormalization in kinds(fast)
+    assert {FusedBatchNormalization, ComparingMaxPooling} <= set(kinds(fast))
+    assert layers.MaxPooling2D not in kinds(fast)
     assert not {RowRescaling, PooledBias, NormalizedBias, DeepConvolution} & set(kinds(fast))
 
 
@@ -241,12 +259,16 @@ def test_training_uses_it_and_a_setting_switches_it_off(sample, precision, names
     assert type(plain.optimizer) is keras.optimizers.SGD
 
 
-@pytest.mark.parametrize(("recipe", "count"), [("fast94", 4), ("fast96", 8)])
-def test_the_deep_convolutions_of_the_fast_networks_are_replaced(recipe, count):
+@pytest.mark.parametrize(("recipe", "count"), [("fast94", 3), ("fast96", 6)])
+def test_the_convolutions_of_the_fast_networks_are_replaced(recipe, count):
     keras.config.set_dtype_policy("mixed_bfloat16")
     fast = accelerate(RECIPES[recipe].build_model(seed=0), device="CPU")
     assert kinds(fast).count(DeepConvolution) == count
-    assert layers.BatchNormalization not in kinds(fast)
+    pooled = [layer for layer in fast.layers if type(layer) is PooledConvolution]
+    assert [layer.as_convolution for layer in pooled] == [False, True, True]
+    # The whitening's alone, of 2x2 pixels.
+    assert kinds(fast).count(layers.Conv2D) == 1
+    assert not {layers.BatchNormalization, layers.Activation} & set(kinds(fast))
 
 
 # Kernel gradients.
@@ -282,6 +304,68 @@ def test_convolution_and_gradients_are_those_of_tensorflow(size, count, known):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("as_convolution", [True, False])
+@pytest.mark.parametrize("size", [(7, 7), (6, 6), (2, 3), (3, 5)])
+def test_a_pooling_gets_of_a_convolution_what_it_takes(size, as_convolution, known):
+    """Whether the images' size is known beforehand or not; odd sizes lose a row and a column."""
+    random = np.random.default_rng(0)
+    height, width = size
+    images, kernel, upstream = (
+        tf.constant(random.normal(size=shape), tf.float32)
+        for shape in ((4, *size, 5), (3, 3, 5, 6), (4, height // 2, width // 2, 6))
+    )
+    layer = PooledConvolution(6, as_convolution=as_convolution)
+    layer.build((None, None, None, 5))
+
+    def pooled(images, kernel):
+        layer.kernel.assign(kernel)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+            pooled = tf.nn.max_pool2d(outputs, 2, 2, "VALID")
+        return pooled, *tape.gradient(pooled, [images, layer.kernel.value], upstream), outputs
+
+    expected = outcome_and_gradients(
+        lambda images, kernel: tf.nn.max_pool2d(
+            tf.nn.conv2d(images, kernel, 1, "SAME"), 2, 2, "VALID"
+        ),
+        images,
+        kernel,
+        upstream,
+    )
+    shapes = [None, None, None, 5], [3, 3, 5, 6]
+    compiled = tf.function(
+        pooled, input_signature=None if known else [tf.TensorSpec(shape) for shape in shapes]
+    )
+    *found, outputs = compiled(images, kernel)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    dropped = int(height % 2 == width % 2 == 1)
+    assert outputs.shape == (4, height - dropped, width - dropped, 6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.MaxPooling2D(3),
+        layers.MaxPooling2D(2, strides=1),
+        layers.MaxPooling2D(2, padding="same"),
+        layers.AveragePooling2D(2),
+    ],
+)
+def test_another_pooling_gets_all_of_a_convolution(layer):
+    convolution = layers.Conv2D(8, 3, padding="same", use_bias=False)
+    plain = network(lambda: [convolution, layer], shape=(7, 7, 4))
+    assert kinds(accelerate(plain, device="CPU")) == kinds(plain)
+
+
+def test_of_even_sizes_nothing_is_discarded():
+    convolution = layers.Conv2D(8, 3, padding="same", use_bias=False)
+    plain = network(lambda: [convolution, layers.MaxPooling2D(2)], shape=(7, 8, 4))
+    assert kinds(accelerate(plain, device="CPU")) == kinds(plain)
+
+
 @pytest.mark.parametrize(("count", "expected"), [(17, 6), (20, 6), (24, 6), (25, 8)])
 def test_onednn_never_gets_an_odd_number_of_channels(count, expected):
     """It would read the memory behind its input, and give NaN where that holds NaN."""
@@ -295,6 +379,22 @@ def test_onednn_never_gets_an_odd_number_of_channels(count, expected):
     ).graph
     channels = {op.inputs[0].shape[-1] for op in graph.get_operations() if op.type == "Conv2D"}
     assert channels == {2, expected}
+
+
+# Pooling for XLA on a GPU.
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (2, 5)])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pooling_by_comparisons_is_tensorflows_equal_values_included(size, precision):
+    """Of equal values in a window, the first gets the gradient."""
+    plain = network(lambda: [layers.MaxPooling2D(2)], precision=precision, shape=(*size, 64))
+    compared = accelerate(plain, device="GPU")
+    assert kinds(compared) == [ComparingMaxPooling]
+    images = np.random.default_rng(0).integers(3, size=(6, *size, 64)).astype("float32")
+    found, expected = (values_and_gradients(model, images) for model in (compared, plain))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # Biases.

@@ -71,6 +71,12 @@ def test_a_process_that_trains_has_onednn_and_the_users_word_is_last():
     assert served == f"{machine.onednn_by_itself()} as TensorFlow has it on this CPU\n"
 
 
+def test_keras_takes_tensorflow_whatever_it_is_told():
+    code = "start_tensorflow(); import keras; assert keras.backend.backend() == 'tensorflow'"
+    said = in_a_process(code, stream="stderr", KERAS_BACKEND="banana")
+    assert said == "KERAS_BACKEND is 'banana': keras-cifar computes with TensorFlow.\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="macOS has no affinity")
 def test_the_cores_that_were_granted_are_the_ones_that_are_used():
     code = """

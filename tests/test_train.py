@@ -12,6 +12,7 @@ from dataclasses import asdict
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.pipeline import train_batches
@@ -24,6 +25,7 @@ from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import resume, train
 from keras_cifar.train.fit import compile_model, fit
+from keras_cifar.train.run import out_of_memory_in_words
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +211,11 @@ def test_two_mirrored_devices_train_as_one_does(config, in_a_process, tmp_path):
     # The halves are normalised apart and draw other dropout masks: near, not the same.
     np.testing.assert_allclose(mirrored.loss, single.loss, rtol=0.1)
     assert mirrored.loss[-1] < mirrored.loss[0]
+
+
+def test_too_little_memory_names_the_batch_size(config):
+    with (
+        pytest.raises(MemoryError, match=r"^--batch-size: 50 images at a time need more memory"),
+        out_of_memory_in_words(config),
+    ):
+        tf.fill([2**45], 0.0)

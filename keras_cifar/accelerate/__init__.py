@@ -1,17 +1,32 @@
 """A plain network -> the same function and weights, in layers that train faster here."""
 
 import keras
-import tensorflow as tf
 
-from keras_cifar.accelerate import batch_norm, biases, dropout, kernel_gradients, rows
+from keras_cifar.accelerate import (
+    batch_norm,
+    biases,
+    discarded,
+    dropout,
+    kernel_gradients,
+    pooling,
+    rows,
+    silu,
+)
 from keras_cifar.model.rewrite import Line, rewrite
 
 # Each `replace` takes what has become of a layer so far, the plain layer, and the network's `Line`.
 # It returns the layers that take its place: the same one where one of its conditions fails.
 _ANYWHERE = (batch_norm.replace, dropout.replace)
 _REPLACEMENTS = {
-    "CPU": (rows.replace, biases.replace, kernel_gradients.replace, *_ANYWHERE),
-    "GPU": _ANYWHERE,
+    "CPU": (
+        rows.replace,
+        biases.replace,
+        discarded.replace,
+        kernel_gradients.replace,
+        silu.replace,
+        *_ANYWHERE,
+    ),
+    "GPU": (pooling.replace, *_ANYWHERE),
 }
 
 
@@ -42,8 +57,3 @@ def accelerate(model: keras.Model, *, device: str) -> keras.Model:
     for variable, value in zip(accelerated.variables, model.variables, strict=True):
         variable.assign(value)
     return accelerated
-
-
-def device() -> str:
-    """Returns what this machine trains on: "GPU" where TensorFlow sees one, else "CPU"."""
-    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"

@@ -25,7 +25,7 @@ class Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # click ends quietly when its reader has gone
             raise
-        except FloatingPointError as error:
+        except (FloatingPointError, MemoryError) as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             text = described(error)

@@ -46,15 +46,21 @@ class ArticleRecipe:
         return article.build_model(seed=seed)
 
     def compile_model(
-        self, config: TrainConfig, *, examples: Examples, steps: int, jit_compile: bool
+        self,
+        config: TrainConfig,
+        *,
+        examples: Examples,
+        steps: int,
+        device: str,
+        jit_compile: bool,
     ) -> keras.Model:
         """Returns the network, compiled with cross entropy and the optimiser of `config`."""
         import keras
 
-        from keras_cifar.accelerate import accelerate, device
+        from keras_cifar.accelerate import accelerate
 
         model = self.build_model(seed=config.seed)
-        model_to_fit = accelerate(model, device=device()) if config.accelerate else model
+        model_to_fit = accelerate(model, device=device) if config.accelerate else model
         model_to_fit.compile(
             optimizer=build_optimizer(config, steps=steps, jit_compile=jit_compile),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -38,7 +38,13 @@ class Recipe(Protocol):
         """Returns the network in Keras's own layers, uncompiled: what a run keeps."""
 
     def compile_model(
-        self, config: TrainConfig, *, examples: Examples, steps: int, jit_compile: bool
+        self,
+        config: TrainConfig,
+        *,
+        examples: Examples,
+        steps: int,
+        device: str,
+        jit_compile: bool,
     ) -> keras.Model:
         """Returns the network that `fit` trains, compiled.
 
@@ -46,7 +52,8 @@ class Recipe(Protocol):
             config: settings of the run, without "auto".
             examples: the training examples.
             steps: of the whole run.
-            jit_compile: whether XLA compiles it.
+            device: "CPU" or "GPU", what its layers are to be fast on.
+            jit_compile: whether XLA compiles the whole step.
         """
 
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:

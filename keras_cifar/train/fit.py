@@ -8,10 +8,11 @@ import click
 import keras
 import tensorflow as tf
 
-from keras_cifar.accelerate import device
+from keras_cifar.accelerate import xla
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
+from keras_cifar.machine import device_kind
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
@@ -80,6 +81,7 @@ def fit(
     )
     callbacks = [
         *recipe.callbacks(),
+        *xla.callbacks(config.strategy),
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
         RunFiles(run_dir, chosen=chosen, progress=progress, started=started),
         display,
@@ -112,17 +114,22 @@ def _strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> keras.Model:
+def compile_model(
+    config: TrainConfig, *, examples: Examples, steps: int, device: str | None = None
+) -> keras.Model:
     """Builds and compiles the network of `config`, to be trained on `examples`.
 
     Args:
         config: without "auto".
         examples: the training examples.
         steps: of the whole run.
+        device: "CPU" or "GPU", what it is to be fast on; None for what this machine has.
     """
-    on_gpu = device() == "GPU"
-    if on_gpu:
-        # Without it, sums on a GPU come out differently each time and resume is not exact.
+    device = device or device_kind()
+    compiles, _ = xla.choose(config.strategy, device=device)
+    if device == "GPU" and not compiles:
+        # Else sums on a GPU come out differently each time and resume is not exact. XLA has a
+        # switch of its own, EXACT_ON_GPU: with this one Keras would drop XLA.
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(
         "float32" if config.precision == "float32" else f"mixed_{config.precision}"
@@ -132,8 +139,8 @@ def compile_model(config: TrainConfig, *, examples: Examples, steps: int) -> ker
             config,
             examples=examples,
             steps=steps,
-            # On a CPU, XLA's convolutions are slower than oneDNN's: 137 to 380 images/s (2 cores).
-            jit_compile=on_gpu and config.strategy == "single",
+            device=device,
+            jit_compile=compiles,
         )
     finally:
         keras.config.set_dtype_policy("float32")

@@ -2,18 +2,21 @@
 
 import dataclasses
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import click
 import tensorflow as tf
 
+from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load
 from keras_cifar.files import locked, remove_unfinished, require_writable
 from keras_cifar.machine import (
     cpu_model,
+    device_kind,
     onednn,
     package_versions,
     pick_precision,
@@ -46,6 +49,7 @@ def train(
         OSError: data that cannot be had, a folder that holds a run or is in use, a full disk.
         FloatingPointError: the loss is not finite any more.
     """
+    xla.require_valid_flags()
     config, choices = _settle(config)
     # Before the data is fetched for it.
     require_writable(run_dir.path, name="--run-dir")
@@ -60,7 +64,8 @@ def train(
         # Before config.json: from then on, a run without this folder is one that has ended.
         run_dir.checkpoint.mkdir()
         run_dir.write_record(RunRecord(config, package_versions(), _device(), choices))
-        return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
+        with out_of_memory_in_words(config):
+            return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
 
 
 def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
@@ -73,14 +78,17 @@ def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     precision = best if config.precision == "auto" else config.precision
     if precision != best:
         reason = f"as told; {best} is faster here: {reason}"
-    choices = {"precision": f"{precision} ({reason})", "oneDNN": "{} ({})".format(*onednn())}
-    for name, choice in choices.items():
-        click.echo(f"{name}: {choice}", err=True)
     several = len(tf.config.list_physical_devices("GPU")) > 1
     can_mirror = "mirrored" in RECIPES[config.recipe].strategies
     strategy = config.strategy
     if strategy == "auto":
         strategy = "mirrored" if several and can_mirror else "single"
+    choices = {"precision": f"{precision} ({reason})", "oneDNN": "{} ({})".format(*onednn())}
+    if device_kind() == "GPU":
+        compiles, reason = xla.choose(strategy, device="GPU")
+        choices["XLA"] = f"{'on' if compiles else 'off'} ({reason})"
+    for name, choice in choices.items():
+        click.echo(f"{name}: {choice}", err=True)
     return dataclasses.replace(config, precision=precision, strategy=strategy), choices
 
 
@@ -107,6 +115,18 @@ def _owned(run_dir: RunDir) -> AbstractContextManager[None]:
         )
 
     return locked(run_dir.path / ".lock", when_busy=refuse)
+
+
+@contextmanager
+def out_of_memory_in_words(config: TrainConfig) -> Iterator[None]:
+    """Turns TensorFlow's error, which lists what is allocated, into a MemoryError that helps."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(
+            f"--batch-size: {config.batch_size} images at a time need more memory than "
+            f"{_device()} has left. Take fewer, or end what else uses it."
+        ) from error
 
 
 def _clear(run_dir: RunDir) -> None:
@@ -146,6 +166,7 @@ def resume(
             `train`.
         FloatingPointError: the loss is not finite any more.
     """
+    xla.require_valid_flags()
     config, versions, device, choices = record or run_dir.read_record()
     with _owned(run_dir):
         _refuse_finished(run_dir)
@@ -156,7 +177,8 @@ def resume(
         remove_unfinished(run_dir.checkpoint)
         start = checkpoint.load_newest(run_dir.checkpoint)
         examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
-        return fit(config, run_dir, examples=examples, start=start, tensorboard=tensorboard)
+        with out_of_memory_in_words(config):
+            return fit(config, run_dir, examples=examples, start=start, tensorboard=tensorboard)
 
 
 def _refuse_finished(run_dir: RunDir) -> None:
