@@ -79,6 +79,8 @@ def mounted(tmp_path):
             ["train", "--batch-size", "40001"],
             "--batch-size: got 40001, expected 1 to 40000, the number of training images.",
         ),
+        (["evaluate", "--tta-share", "0.5"], "--tta-share: is the share of the images for --tta;"),
+        (["evaluate", "--tta", "--tta-share", "0"], "0.0 is not in the range 0<x<=1"),
         (["train", "--batch-size", "0"], "--batch-size: got 0, expected 1 to 40000"),
         (
             ["train", "--validation-fraction", "1"],

@@ -8,7 +8,7 @@ import pytest
 
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
 from keras_cifar.data.prepare import load
-from keras_cifar.evaluate import evaluate, format_table, measure
+from keras_cifar.evaluate import evaluate, format_table, least_certain, measure
 from keras_cifar.model.article import build_model
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
@@ -125,6 +125,11 @@ def test_figures_of_a_small_case_are_those_worked_out_by_hand():
     assert (filled.lower, filled.upper) == (13 / 15, 14 / 15)
     assert (filled.examples, filled.accuracy) == (4, 0.5)
     assert filled.confidence == pytest.approx(0.91)
+
+
+def test_least_certain_are_those_whose_two_best_classes_are_nearest():
+    logits = np.array([[0.0, 5, 1], [3, 0, 2.5], [9, 9, 0], [0, 0, 4]])
+    assert least_certain(logits, count=3).tolist() == [2, 1, 0]
 
 
 def test_a_certain_and_correct_model_is_perfectly_calibrated():

@@ -22,22 +22,34 @@ from keras_cifar.run_dir import RunDir, newest_run
     help="Which images; train and validation are the run's own parts.",
 )
 @tta_option
+@click.option(
+    "--tta-share",
+    "views_share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    help="With --tta: the share of the images, the least certain, that get six views.",
+)
 @data_dir_option
 @json_option
 def evaluate(
     run: Path | None,
     split: Literal["test", "validation", "train"],
     views: int,
+    views_share: float,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Measure a run's model (default: the newest run's) and write its metrics.json."""
+    if views_share < 1 and views == 1:
+        raise click.UsageError("--tta-share: is the share of the images for --tta; give both.")
     run_dir = RunDir(run) if run else newest_run()
     start_tensorflow()
     from keras_cifar import evaluate as stage
 
     with wrong_usage():
-        metrics = stage.evaluate(run_dir, split=split, views=views, data_dir=data_dir)
+        metrics = stage.evaluate(
+            run_dir, split=split, views=views, views_share=views_share, data_dir=data_dir
+        )
     click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
 
 
