@@ -2,12 +2,17 @@
 
     pip install torch==2.13.0
     python scripts/benchmark.py
+    python scripts/benchmark.py --row
 
 Training is as `train` does it. The bare fit has the same compiled network and its batches in
 memory, and no callback; so has PyTorch (`scripts/torch_article.py`), in float32 and in bfloat16.
 Without PyTorch the others are timed. Rates are medians of the rounds; each round's first epoch,
 which traces the graph, does not count. An epoch is the sample several times over, 40,000 images as
 in reality, so that the files of its end weigh what they do there.
+
+--row prints this machine's row of the table of CPUs in docs/results.md. Besides the article's
+recipe it measures a few epochs of fast94, and of airbench94_muon in PyTorch
+(`scripts/torch_airbench.py`), and tells how long all of them would take.
 """
 
 import os
@@ -27,22 +32,27 @@ from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 
-start_tensorflow()
+start_tensorflow(trains=True)
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from shared.fast_runs import train_torch, write_data  # noqa: E402
 
 from keras_cifar.cifar10 import SAMPLE  # noqa: E402
 from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.pipeline import eval_batches, train_batches  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
-from keras_cifar.machine import cpu_model, pick_precision  # noqa: E402
+from keras_cifar.machine import cpu_model, onednn, pick_precision  # noqa: E402
+from keras_cifar.recipes import RECIPES  # noqa: E402
 from keras_cifar.train.fit import compile_model, fit  # noqa: E402
 
 TORCH_ARTICLE = Path(__file__).with_name("torch_article.py")
 TORCH_PRECISIONS = ("float32", "bfloat16")
+# What fast94 and airbench94_muon train on.
+IMAGES = 50_000
+TORCH_EPOCHS, TORCH_BATCH_SIZE = 8, 2000
 
 
 def pipeline_rate(examples: Examples, *, config: TrainConfig) -> float:
@@ -85,6 +95,63 @@ def torch_rate(precision: str, *, batch_size: int) -> float:
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
+def fast94_seconds(examples: Examples, *, precision: str) -> float:
+    """Returns how long fast94 trains on 50,000 images, by an epoch of each size of the images."""
+    config = TrainConfig.of("fast94", dataset="sample", precision=precision, strategy="single")
+    recipe = RECIPES["fast94"]
+    steps = len(examples.labels) // config.batch_size
+    model = compile_model(config, examples=examples, steps=steps * config.epochs)
+    costs = recipe.epoch_costs(config)
+    seconds = {}
+    for epoch, cost in enumerate(costs):
+        if cost in costs[epoch + 1 :]:
+            continue
+        for _ in range(2):  # the first traces the graph
+            started = time.perf_counter()
+            model.fit(
+                recipe.batches(config, examples=examples, epochs=range(epoch, epoch + 1)),
+                epochs=epoch + 1,
+                initial_epoch=epoch,
+                steps_per_epoch=steps,
+                callbacks=recipe.callbacks(),
+                shuffle=False,
+                verbose=0,
+            )
+            seconds[cost] = time.perf_counter() - started
+    return sum(seconds[cost] for cost in costs) * IMAGES / (steps * config.batch_size)
+
+
+def torch_airbench_seconds(examples: Examples) -> float:
+    """Returns how long airbench94_muon trains in PyTorch on as many, by its second epoch."""
+    images = 2 * TORCH_BATCH_SIZE
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "cifar10.npz"
+        few = examples.take(np.arange(100))
+        write_data(data, train=examples.take(np.arange(images)), evaluation=few)
+        log = data.with_suffix(".log")
+        _, epoch, _ = train_torch(data, "--epochs", "2", log=log, seed=0)
+    return float(epoch["seconds"]) * TORCH_EPOCHS * IMAGES / images
+
+
+def row(examples: Examples, *, precision: str, rounds: int) -> str:
+    """Returns this machine's row: rates and seconds in alternation with PyTorch's, medians."""
+    config = TrainConfig.of(
+        dataset="sample", validation_fraction=0.0, precision=precision, strategy="single", epochs=2
+    )
+    article: list[list[float]] = []
+    fast94: list[list[float]] = []
+    few = examples.take(np.arange(2 * TORCH_BATCH_SIZE))
+    for _ in range(rounds):
+        theirs = max(torch_rate(name, batch_size=config.batch_size) for name in TORCH_PRECISIONS)
+        article.append([train_rate(few, config=config), theirs])
+        fast94.append([fast94_seconds(few, precision=precision), torch_airbench_seconds(few)])
+    cells = [cpu_model(), str(os.cpu_count()), precision, onednn()[0]]
+    for pairs in (article, fast94):
+        cells += [f"{statistics.median(of):,.0f}" for of in zip(*pairs, strict=True)]
+        cells.append(f"{statistics.median(ours / theirs for ours, theirs in pairs):.2f}")
+    return f"| {' | '.join(cells)} |"
+
+
 def described(rates: dict[str, float]) -> str:
     """Returns the rates in a line."""
     return ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()) + " images/s"
@@ -94,7 +161,8 @@ def described(rates: dict[str, float]) -> str:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--epochs", default=1, show_default=True, help="Timed in each round.")
 @click.option("--repeat", default=20, show_default=True, help="Of the sample in an epoch.")
-def main(rounds: int, epochs: int, repeat: int) -> None:
+@click.option("--row", "is_row", is_flag=True, help="Print the row of the table of CPUs alone.")
+def main(rounds: int, epochs: int, repeat: int, *, is_row: bool) -> None:
     """Prints rates and their ratios."""
     precision, reason = pick_precision()
     config = TrainConfig(
@@ -111,6 +179,11 @@ def main(rounds: int, epochs: int, repeat: int) -> None:
     print(f"TensorFlow {version('tensorflow')}, Keras {version('keras')}, {precision} ({reason})")
     sample = load(SAMPLE, split="train", data_dir=None)
     examples = sample.take(np.tile(np.arange(len(sample.labels)), repeat))
+    if is_row and find_spec("torch") is None:
+        raise click.ClickException("--row compares with PyTorch: pip install torch==2.13.0")
+    if is_row:
+        print(row(examples, precision=precision, rounds=rounds))
+        return
     images = images_an_epoch(examples, config=config)
     whole = examples.take(np.arange(images))
     batches = eval_batches(whole, batch_size=config.batch_size).cache()
