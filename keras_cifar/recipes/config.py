@@ -108,6 +108,11 @@ class TrainConfig:
         per_class = DATASETS[self.dataset].train.examples // NUM_CLASSES
         return NUM_CLASSES * (per_class - round(per_class * self.validation_fraction))
 
+    @property
+    def dtype_policy(self) -> str:
+        """Keras's name for the precision, which is not "auto"."""
+        return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
+
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:

@@ -131,9 +131,7 @@ def compile_model(
         # Else sums on a GPU come out differently each time and resume is not exact. XLA has a
         # switch of its own, EXACT_ON_GPU: with this one Keras would drop XLA.
         tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(
-        "float32" if config.precision == "float32" else f"mixed_{config.precision}"
-    )
+    keras.config.set_dtype_policy(config.dtype_policy)
     try:
         return RECIPES[config.recipe].compile_model(
             config,
