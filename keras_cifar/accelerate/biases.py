@@ -14,6 +14,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from keras import activations, layers
 
+from keras_cifar.accelerate.pooling import is_halving
 from keras_cifar.model.rewrite import Line
 
 _POOLING = {"ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1], "padding": "VALID"}
@@ -44,9 +45,7 @@ def _pooling_behind(layer: layers.Layer, line: Line) -> layers.Layer | None:
         _is_linear(layer)
         and type(relu) is layers.ReLU
         and (relu.max_value, relu.negative_slope, relu.threshold) == (None, 0.0, 0.0)
-        and type(pooling) is layers.MaxPooling2D
-        and pooling.pool_size == pooling.strides == (2, 2)
-        and (pooling.padding, pooling.data_format) == ("valid", "channels_last")
+        and is_halving(pooling)
     )
     return pooling if is_pooled else None
 

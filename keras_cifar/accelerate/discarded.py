@@ -15,18 +15,21 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_cifar.accelerate.kernel_gradients import is_deep, is_simple, kernel_gradient
+from keras_cifar.accelerate.kernel_gradients import (
+    SimpleConvolution,
+    is_deep,
+    is_simple,
+    kernel_gradient,
+)
+from keras_cifar.accelerate.pooling import is_halving
 from keras_cifar.model.rewrite import Line
 
 
 def replace(piece: layers.Layer, layer: layers.Layer, line: Line) -> list[layers.Layer]:
     """Replaces a convolution of 3x3 pixels right before a 2x2 pooling, but for even sizes."""
-    pooling = line.behind(layer)
     if (
         not is_simple(piece)
-        or type(pooling) is not layers.MaxPooling2D
-        or not pooling.pool_size == pooling.strides == (2, 2)
-        or (pooling.padding, pooling.data_format) != ("valid", "channels_last")
+        or not is_halving(line.behind(layer))
         or any(size is not None and size % 2 == 0 for size in layer.input.shape[1:-1])
     ):
         return [piece]
@@ -35,22 +38,18 @@ def replace(piece: layers.Layer, layer: layers.Layer, line: Line) -> list[layers
     return [PooledConvolution(piece.filters, as_convolution=as_convolution, **options)]
 
 
-class PooledConvolution(layers.Layer):
-    """A convolution of 3x3 pixels, zeros around the images, for a pooling of 2x2 pixels behind it.
+class PooledConvolution(SimpleConvolution):
+    """A simple convolution for a pooling of 2x2 pixels behind it.
 
     Args:
-        filters: channels of what it returns.
+        filters: as every simple convolution's.
         as_convolution: whether the gradient of its kernel is a convolution as well.
         options: as every layer's.
     """
 
     def __init__(self, filters: int, *, as_convolution: bool, **options: Any) -> None:
-        super().__init__(**options)
-        self.filters, self.as_convolution = filters, as_convolution
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the kernel."""
-        self.kernel = self.add_weight((3, 3, input_shape[-1], self.filters), name="kernel")
+        super().__init__(filters, **options)
+        self.as_convolution = as_convolution
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Convolves (n, height, width, channels) to (n, height, width, filters).

@@ -47,8 +47,8 @@ def is_deep(convolution: layers.Layer, *, channels: int) -> bool:
     )
 
 
-class DeepConvolution(layers.Layer):
-    """A convolution of 3x3 pixels, zeros around the images, without bias; by `convolve`.
+class SimpleConvolution(layers.Layer):
+    """A convolution of 3x3 pixels, zeros around the images, without bias.
 
     Args:
         filters: channels of what it returns.
@@ -62,6 +62,10 @@ class DeepConvolution(layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the kernel."""
         self.kernel = self.add_weight((3, 3, input_shape[-1], self.filters), name="kernel")
+
+
+class DeepConvolution(SimpleConvolution):
+    """A simple convolution by `convolve`."""
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Convolves (n, height, width, channels) to (n, height, width, filters)."""

@@ -2,7 +2,7 @@
 
 TensorFlow's gradient of max pooling has no deterministic form in XLA on a GPU (tensorflow #69417).
 This one is made of comparisons: each maximum passes its gradient to the first pixel of its window
-that has it, as TensorFlow's does.
+that has it, as TensorFlow's does on a CPU.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,18 @@ from keras import layers
 
 def replace(piece: layers.Layer, layer: layers.Layer, line: object) -> list[layers.Layer]:
     """Replaces a max pooling of windows of 2x2 pixels."""
-    if (
-        type(piece) is not layers.MaxPooling2D
-        or not piece.pool_size == piece.strides == (2, 2)
-        or (piece.padding, piece.data_format) != ("valid", "channels_last")
-    ):
+    if not is_halving(piece):
         return [piece]
     return [ComparingMaxPooling.from_config(piece.get_config())]
+
+
+def is_halving(layer: layers.Layer) -> bool:
+    """Returns whether it is a max pooling that halves height and width, rounded down."""
+    return (
+        type(layer) is layers.MaxPooling2D
+        and layer.pool_size == layer.strides == (2, 2)
+        and (layer.padding, layer.data_format) == ("valid", "channels_last")
+    )
 
 
 class ComparingMaxPooling(layers.MaxPooling2D):

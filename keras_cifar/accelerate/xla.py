@@ -14,7 +14,7 @@ from tensorflow.python.eager import context
 
 from keras_cifar.machine import EXACT_ON_GPU, XLA_FLAGS, device_kind
 
-# On a GPU, to start and to compile takes about 10 s.
+# Many times what TensorFlow takes to start and to compile a line.
 _PROBE_SECONDS = 120
 _PROBE = """
 import tensorflow as tf
@@ -41,6 +41,12 @@ def choose(strategy: str, *, device: str) -> tuple[bool, str]:
         return False, "for a single device only"
     failure = why_not()
     return not failure, failure or "for a GPU"
+
+
+def state(strategy: str, *, device: str) -> tuple[str, str]:
+    """Returns the same for people: "on" or "off", and why."""
+    compiles, reason = choose(strategy, device=device)
+    return "on" if compiles else "off", reason
 
 
 def require_valid_flags() -> None:
