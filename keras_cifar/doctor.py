@@ -134,8 +134,7 @@ def _gpus() -> Iterator[Fact | Problem]:
         capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
         yield Fact("devices", gpu.name, f"{name}, compute capability {capability}")
     if seen:
-        compiles, reason = xla.choose("single", device="GPU")
-        yield Fact("devices", "XLA, to train", f"{'on' if compiles else 'off'}: {reason}")
+        yield Fact("devices", "XLA, to train", "{}: {}".format(*xla.state("single", device="GPU")))
     installed = _installed_gpus()
     for number, description in enumerate(installed):
         yield Fact("devices", f"GPU {number} in nvidia-smi", description)

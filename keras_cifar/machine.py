@@ -159,6 +159,15 @@ def device_kind() -> str:
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
+def gpu_names() -> list[str]:
+    """Returns the names of the GPUs that TensorFlow sees; it does not describe every one."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return [described.get("device_name", "an unknown GPU") for described in details]
+
+
 def precisions() -> list[str]:
     """Returns the precisions that this machine computes in hardware."""
     best, _ = pick_precision()

@@ -18,7 +18,8 @@ class RunRecord(NamedTuple):
         settings: without "auto".
         versions: of Python and the packages that computed, by name.
         device: that it was started on.
-        choices: what was chosen for that device and why, by name: "precision" and "oneDNN".
+        choices: what was chosen for that device and why, by name: "precision", "oneDNN", and on
+            a GPU "XLA".
     """
 
     settings: TrainConfig

@@ -39,7 +39,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from shared.fast_runs import train_torch, write_data  # noqa: E402
 
-from keras_cifar.cifar10 import SAMPLE  # noqa: E402
+from keras_cifar.cifar10 import CIFAR10, SAMPLE  # noqa: E402
 from keras_cifar.data.examples import Examples  # noqa: E402
 from keras_cifar.data.pipeline import eval_batches, train_batches  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
@@ -50,8 +50,6 @@ from keras_cifar.train.fit import compile_model, fit  # noqa: E402
 
 TORCH_ARTICLE = Path(__file__).with_name("torch_article.py")
 TORCH_PRECISIONS = ("float32", "bfloat16")
-# What fast94 and airbench94_muon train on.
-IMAGES = 50_000
 TORCH_EPOCHS, TORCH_BATCH_SIZE = 8, 2000
 
 
@@ -118,7 +116,9 @@ def fast94_seconds(examples: Examples, *, precision: str) -> float:
                 verbose=0,
             )
             seconds[cost] = time.perf_counter() - started
-    return sum(seconds[cost] for cost in costs) * IMAGES / (steps * config.batch_size)
+    return (
+        sum(seconds[cost] for cost in costs) * CIFAR10.train.examples / (steps * config.batch_size)
+    )
 
 
 def torch_airbench_seconds(examples: Examples) -> float:
@@ -130,7 +130,7 @@ def torch_airbench_seconds(examples: Examples) -> float:
         write_data(data, train=examples.take(np.arange(images)), evaluation=few)
         log = data.with_suffix(".log")
         _, epoch, _ = train_torch(data, "--epochs", "2", log=log, seed=0)
-    return float(epoch["seconds"]) * TORCH_EPOCHS * IMAGES / images
+    return float(epoch["seconds"]) * TORCH_EPOCHS * CIFAR10.train.examples / images
 
 
 def row(examples: Examples, *, precision: str, rounds: int) -> str:

@@ -46,8 +46,7 @@ class Size(NamedTuple):
         precisions: of the article's network.
         batch_size: of it.
         seconds: of a measurement of images/s.
-        recipe: that is trained for its accuracy.
-        settings: of that recipe, where they are not its own.
+        settings: of the recipe that is trained for its accuracy, where they are not its own.
         seeds: so many times.
         resume: options of scripts/kill_and_resume.py; None to leave that to the tests.
         slow_recipe: that is trained once; None for none.
@@ -57,7 +56,6 @@ class Size(NamedTuple):
     precisions: tuple[str, ...]
     batch_size: int
     seconds: float
-    recipe: str
     settings: dict[str, int]
     seeds: int
     resume: tuple[str, ...] | None
@@ -69,7 +67,6 @@ FULL = Size(
     precisions=("bfloat16", "float32"),
     batch_size=128,
     seconds=5.0,
-    recipe="fast94-gpu",
     settings={},
     seeds=5,
     resume=("--kills", "1", "--epochs", "3"),
@@ -80,7 +77,6 @@ SHORT = Size(
     precisions=("float32",),
     batch_size=16,
     seconds=0.1,
-    recipe="fast94-gpu",
     settings={"epochs": 1, "batch_size": 1000},
     seeds=1,
     resume=None,
@@ -91,22 +87,17 @@ SHORT = Size(
 def device(_: Size) -> Figures:
     """Returns what is measured on."""
     start_tensorflow(trains=True)
-    import tensorflow as tf
-
     from keras_cifar.accelerate import xla
-    from keras_cifar.machine import cpu_model, device_kind, pick_precision
+    from keras_cifar.machine import cpu_model, device_kind, gpu_names, pick_precision
 
-    gpus = tf.config.list_physical_devices("GPU")
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    compiles, reason = xla.choose("single", device=device_kind())
     return {
-        "GPU": ", ".join(found.get("device_name", "unknown") for found in details) or "none",
+        "GPU": ", ".join(gpu_names()) or "none",
         "CPU": cpu_model(),
         "system": platform.platform(),
         "TensorFlow": version("tensorflow"),
         "Keras": version("keras"),
         "precision": "{}: {}".format(*pick_precision()),
-        "XLA": f"{'on' if compiles else 'off'}: {reason}",
+        "XLA": "{}: {}".format(*xla.state("single", device=device_kind())),
     }
 
 
@@ -129,8 +120,7 @@ def article(size: Size) -> Figures:
     for precision in size.precisions:
         config = TrainConfig(precision=precision, strategy="single", batch_size=size.batch_size)
         for compiles in (True, False):
-            policy = "float32" if precision == "float32" else f"mixed_{precision}"
-            keras.config.set_dtype_policy(policy)
+            keras.config.set_dtype_policy(config.dtype_policy)
             model = RECIPES["article"].compile_model(
                 config,
                 examples=Examples(images.numpy(), labels.numpy()),
@@ -176,7 +166,7 @@ def torch(size: Size) -> Figures:
 
 def fast94(size: Size) -> Figures:
     """Returns seconds and accuracies of several trainings in this process."""
-    return trained(size, recipe=size.recipe, seeds=range(size.seeds))
+    return trained(size, recipe="fast94-gpu", seeds=range(size.seeds))
 
 
 def fast96(size: Size) -> Figures:

@@ -15,8 +15,10 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load
 from keras_cifar.files import locked, remove_unfinished, require_writable
 from keras_cifar.machine import (
+    ONEDNN,
     cpu_model,
     device_kind,
+    gpu_names,
     onednn,
     package_versions,
     pick_precision,
@@ -83,10 +85,9 @@ def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     strategy = config.strategy
     if strategy == "auto":
         strategy = "mirrored" if several and can_mirror else "single"
-    choices = {"precision": f"{precision} ({reason})", "oneDNN": "{} ({})".format(*onednn())}
+    choices = {"precision": f"{precision} ({reason})", "oneDNN": _onednn()}
     if device_kind() == "GPU":
-        compiles, reason = xla.choose(strategy, device="GPU")
-        choices["XLA"] = f"{'on' if compiles else 'off'} ({reason})"
+        choices["XLA"] = "{} ({})".format(*xla.state(strategy, device="GPU"))
     for name, choice in choices.items():
         click.echo(f"{name}: {choice}", err=True)
     return dataclasses.replace(config, precision=precision, strategy=strategy), choices
@@ -139,11 +140,7 @@ def _clear(run_dir: RunDir) -> None:
 
 
 def _device() -> str:
-    gpus = tf.config.list_physical_devices("GPU")
-    # TensorFlow does not describe every GPU.
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    names = [described.get("device_name", "an unknown GPU") for described in details]
-    return ", ".join(names) or f"{cpu_model()}, {usable_cores()} threads"
+    return ", ".join(gpu_names()) or f"{cpu_model()}, {usable_cores()} threads"
 
 
 def resume(
@@ -167,12 +164,12 @@ def resume(
         FloatingPointError: the loss is not finite any more.
     """
     xla.require_valid_flags()
-    config, versions, device, choices = record or run_dir.read_record()
+    record = record or run_dir.read_record()
+    config = record.settings
     with _owned(run_dir):
         _refuse_finished(run_dir)
-        _refuse_other_versions(run_dir, versions)
-        _warn_of_another_device(run_dir, device)
-        _warn_of_another_onednn(run_dir, choices)
+        _refuse_other_versions(run_dir, record.versions)
+        _warn_of_another_machine(run_dir, record)
         remove_unfinished(run_dir.path)
         remove_unfinished(run_dir.checkpoint)
         start = checkpoint.load_newest(run_dir.checkpoint)
@@ -202,22 +199,19 @@ def _refuse_other_versions(run_dir: RunDir, versions: dict[str, str]) -> None:
         )
 
 
-def _warn_of_another_device(run_dir: RunDir, device: str) -> None:
-    now = _device()
-    if device != now:
-        click.echo(
-            f"{run_dir.path}: was started on {device}; on this machine ({now}) it will end nearly "
-            "the same, not to the bit.",
-            err=True,
-        )
+def _warn_of_another_machine(run_dir: RunDir, record: RunRecord) -> None:
+    def warn(then: str, now: str, *, way_out: str = "") -> None:
+        text = f"was started {then}; {now} it will end nearly the same, not to the bit.{way_out}"
+        click.echo(f"{run_dir.path}: {text}", err=True)
+
+    device, with_onednn = _device(), _onednn()
+    if record.device != device:
+        warn(f"on {record.device}", f"on this machine ({device})")
+    then = record.choices.get("oneDNN", with_onednn)
+    if then != with_onednn:
+        way_out = f" {ONEDNN}, 1 or 0, is read at the start."
+        warn(f"with oneDNN {then}", f"with oneDNN {with_onednn}", way_out=way_out)
 
 
-def _warn_of_another_onednn(run_dir: RunDir, choices: dict[str, str]) -> None:
-    now = "{} ({})".format(*onednn())
-    then = choices.get("oneDNN", now)
-    if then != now:
-        click.echo(
-            f"{run_dir.path}: was started with oneDNN {then}; with oneDNN {now} it will end nearly "
-            "the same, not to the bit. TF_ENABLE_ONEDNN_OPTS, 1 or 0, is read at the start.",
-            err=True,
-        )
+def _onednn() -> str:
+    return "{} ({})".format(*onednn())
