@@ -46,7 +46,9 @@ def unfinished_version(model_dir: Path) -> Iterator[Path]:
     Args:
         model_dir: made where it is missing.
     """
-    model_dir.mkdir(parents=True, exist_ok=True)
+    if not model_dir.is_dir():
+        model_dir.mkdir(parents=True, exist_ok=True)
+        sync(model_dir.absolute().parent)
     with (model_dir / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.data.examples import Examples, Splits, check, in_canonical_order
 from keras_cifar.data.options import without_autotune
 from keras_cifar.errors import first_line
-from keras_cifar.files import TEMPORARY, sync_tree
+from keras_cifar.files import TEMPORARY, sync, sync_tree
 
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, ParseError, tf.errors.OpError)
@@ -101,6 +101,8 @@ def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_pr
             sync_tree(unfinished)
             folder.parent.mkdir(exist_ok=True)
             unfinished.replace(folder)
+            sync(folder.parent)
+            sync(data_dir)
     except (OSError, tf.errors.OpError) as error:
         reason = first_line(error)
         raise OSError(

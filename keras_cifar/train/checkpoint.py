@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_cifar.files import TEMPORARY, replacing
+from keras_cifar.files import TEMPORARY, replacing, sync
 
 # The newest and the one before it, to fall back on.
 KEPT = 2
@@ -29,12 +29,14 @@ class Progress:
         history: a row for each of them; its keys are the columns of history.csv.
         best_epoch: the epoch whose model was chosen, counted from 1; 0 before there is one.
         best_accuracy: validation accuracy of that epoch.
+        settings: of the run, to notice that config.json was changed.
     """
 
     epoch: int = 0
     history: list[dict[str, float | None]] = field(default_factory=list)
     best_epoch: int = 0
     best_accuracy: float = -1.0
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class Checkpoint(NamedTuple):
@@ -110,4 +112,6 @@ def remove(folder: Path) -> None:
     # Renamed first: a kill half-way must not leave a folder that looks like an unfinished run's.
     gone = folder.with_name(f"{TEMPORARY}{folder.name}")
     folder.rename(gone)
+    # Nor must a power cut, which may keep the removals and lose the rename.
+    sync(gone.parent)
     shutil.rmtree(gone)
