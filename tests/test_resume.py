@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from keras_cifar.history import read_history
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, resume, train
+from keras_cifar.train.callbacks import RunFiles
 from keras_cifar.train.fit import compile_model
 
 KILL_AND_RESUME = Path(__file__).parents[1] / "scripts" / "kill_and_resume.py"
@@ -156,6 +158,44 @@ def test_a_run_of_another_version_is_refused(run_dir):
     with pytest.raises(OSError, match=r"was started with keras 3.0.0 \(now 3"):
         resume(run_dir)
     assert read_history(run_dir.history).epoch == [1, 2]
+
+
+def test_settings_that_changed_under_a_run_are_refused_and_told(run_dir, tiny):
+    document = json.loads(run_dir.config.read_text())
+    document["settings"]["seed"] ^= 1
+    run_dir.config.write_text(json.dumps(document))
+    with pytest.raises(
+        OSError, match=r"config.json: is damaged, or was changed .*: seed 1 \(was 0"
+    ):
+        resume(run_dir, data_dir=tiny.data_dir)
+
+
+def test_a_folder_that_took_the_place_of_the_runs_is_not_written_into(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.path.mkdir()
+    files = RunFiles(run_dir, chosen=None, progress=checkpoint.Progress(), started=0.0)
+    run_dir.path.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match="moved or removed"):
+        files.on_epoch_end(0, {})
+    run_dir.path.mkdir()
+    with pytest.raises(FileNotFoundError, match="moved or removed"):
+        files.on_epoch_end(0, {})
+    assert not list(run_dir.path.iterdir())
+
+
+def test_a_clock_that_no_file_of_a_run_can_be_of_is_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(0))
+    with pytest.raises(OSError, match="The clock of this machine says 1970"):
+        train(config, RunDir(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_kill_at_the_end_of_a_run_left_is_removed(tmp_path, unbroken):
+    run_dir = RunDir(shutil.copytree(unbroken.path, tmp_path / "run"))
+    (run_dir.path / ".unfinished-checkpoint").mkdir()
+    with pytest.raises(FileExistsError, match="this run has ended"):
+        resume(run_dir)
+    assert not list(run_dir.path.glob(".unfinished-*"))
 
 
 def test_another_device_is_said_aloud(resumed):

@@ -1,6 +1,7 @@
 """What happens between the steps of `fit`: the run's files, and the halt at a bad loss."""
 
 import math
+import os
 import time
 from typing import Any
 
@@ -59,9 +60,11 @@ class RunFiles(keras.callbacks.Callback):
         self.chosen = chosen
         self.progress = progress
         self.started = started
+        self.folder = run_dir.path.stat()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the epoch to the run's files."""
+        self._require_folder()
         # From end to end, so that the epochs add up to the whole: building the model is part of the
         # first one, and the writing of files of each.
         seconds, self.started = time.perf_counter() - self.started, time.perf_counter()
@@ -80,6 +83,15 @@ class RunFiles(keras.callbacks.Callback):
             with replacing(self.run_dir.model) as path:
                 self.chosen.save(path)
         checkpoint.save(self.run_dir.checkpoint, model=self.model, progress=self.progress)
+
+    def _require_folder(self) -> None:
+        """Refuses to write where the run's folder was, since another run may lie there now."""
+        path = self.run_dir.path
+        if not (path.is_dir() and os.path.samestat(path.stat(), self.folder)):
+            raise FileNotFoundError(
+                f"{path}: the run's folder was moved or removed. Put it back, and go on with it "
+                "by --resume."
+            )
 
     def _is_best(self, accuracy: float | None) -> bool:
         """Notes and tells whether this epoch's model is the one to keep."""

@@ -1,8 +1,9 @@
 """Compiles the model and lets `model.fit` train it."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import keras
@@ -60,13 +61,15 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite any more.
+        OSError: `start` is of a run with other settings.
     """
     started = time.perf_counter()
     training, validation = split_stratified(
         examples, validation_fraction=config.validation_fraction, seed=config.seed
     )
     steps_per_epoch = len(training.labels) // config.batch_size
-    progress = start.progress if start else Progress()
+    progress = start.progress if start else Progress(settings=asdict(config))
+    _refuse_other_settings(run_dir, then=progress.settings, now=asdict(config))
     # Trained in whatever precision, the chosen model is kept and used in float32, as its weights.
     keras.config.set_dtype_policy("float32")
     recipe = RECIPES[config.recipe]
@@ -105,6 +108,19 @@ def fit(
         display.clear_bar()
     checkpoint.remove(run_dir.checkpoint)
     return Outcome(progress.best_epoch, progress.best_accuracy if len(validation.labels) else None)
+
+
+def _refuse_other_settings(run_dir: RunDir, *, then: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [
+        f"{name} {value} (was {then.get(name)})"
+        for name, value in now.items()
+        if value != then.get(name)
+    ]
+    if changed:
+        raise OSError(
+            f"{run_dir.config}: is damaged, or was changed since the last checkpoint: "
+            f"{', '.join(changed)}. Put the old values back, or train anew in another --run-dir."
+        )
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:

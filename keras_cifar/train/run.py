@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import tensorflow as tf
 from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load
-from keras_cifar.files import locked, remove_unfinished, require_writable
+from keras_cifar.files import locked, remove_unfinished, require_writable, sync
 from keras_cifar.machine import (
     ONEDNN,
     cpu_model,
@@ -28,6 +29,8 @@ from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir, RunRecord
 from keras_cifar.train import checkpoint
 from keras_cifar.train.fit import Outcome, fit
+
+_FIRST_YEAR_OF_ZIP = 1980
 
 
 def train(
@@ -52,13 +55,16 @@ def train(
         FloatingPointError: the loss is not finite any more.
     """
     xla.require_valid_flags()
+    _require_clock()
     config, choices = _settle(config)
     # Before the data is fetched for it.
     require_writable(run_dir.path, name="--run-dir")
     if existing == "refuse":
         _refuse_existing(run_dir)
     examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
-    run_dir.path.mkdir(parents=True, exist_ok=True)
+    if not run_dir.path.is_dir():
+        run_dir.path.mkdir(parents=True, exist_ok=True)
+        sync(run_dir.path.absolute().parent)
     with _owned(run_dir):
         if existing == "refuse":
             _refuse_existing(run_dir)
@@ -68,6 +74,16 @@ def train(
         run_dir.write_record(RunRecord(config, package_versions(), _device(), choices))
         with out_of_memory_in_words(config):
             return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
+
+
+def _require_clock() -> None:
+    """Refuses a clock that no .keras file or checkpoint can be written by, before the work."""
+    now = time.localtime()
+    if now.tm_year < _FIRST_YEAR_OF_ZIP:
+        raise OSError(
+            f"The clock of this machine says {now.tm_year}; the files of a run, zip archives, "
+            f"cannot be of a time before {_FIRST_YEAR_OF_ZIP}. Set the clock."
+        )
 
 
 def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
@@ -164,13 +180,14 @@ def resume(
         FloatingPointError: the loss is not finite any more.
     """
     xla.require_valid_flags()
+    _require_clock()
     record = record or run_dir.read_record()
     config = record.settings
     with _owned(run_dir):
+        remove_unfinished(run_dir.path)  # of a run that has ended, too
         _refuse_finished(run_dir)
         _refuse_other_versions(run_dir, record.versions)
         _warn_of_another_machine(run_dir, record)
-        remove_unfinished(run_dir.path)
         remove_unfinished(run_dir.checkpoint)
         start = checkpoint.load_newest(run_dir.checkpoint)
         examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
