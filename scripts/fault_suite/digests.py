@@ -1,0 +1,100 @@
+"""What files say, but for moments and durations: equal digests, equal to the bit."""
+
+import functools
+import hashlib
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from fault_suite.disk import State, is_unfinished
+
+from keras_cifar.history import COLUMNS
+
+_DIGEST_BYTES = 32
+# By name of the file, what differs between two runs that are the same: a moment, or a duration.
+_DATES = {"metadata.json": "date_saved", "origin.json": "exported"}
+# Keras numbers what layers share by where it lies in memory.
+_ADDRESSES = re.compile(rb'"shared_object_id": [0-9]+')
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def digests(state: State) -> dict[Path, str]:
+    """Returns what the finished files of a state are, by path."""
+    return {
+        path: digest(path, content)
+        for path, content in state.items()
+        if content is not None and not is_unfinished(path) and path.name != ".lock"
+    }
+
+
+def state_key(state: State) -> frozenset[tuple[Path, str]]:
+    """Returns what makes a state another one: not what is in something unfinished."""
+    names = {_up_to_unfinished(path) for path in state}
+    return frozenset([*((name, "") for name in names), *digests(state).items()])
+
+
+def _up_to_unfinished(path: Path) -> Path:
+    """Returns a path without its random name, and without what comes after that."""
+    for number, part in enumerate(path.parts):
+        if is_unfinished(Path(part)):
+            return Path(*path.parts[:number], "unfinished")
+    return path
+
+
+@functools.cache
+def digest(path: Path, content: bytes) -> str:
+    """Returns a digest of what a file says, but for moments and durations."""
+    if path.suffix == ".ckpt":
+        parts = _checkpoint_parts(content)
+    elif path.suffix == ".keras":
+        parts = _archive_parts(content)
+    elif path.name == "history.csv":
+        seconds = COLUMNS.index("seconds")
+        rows = [line.split(b",") for line in content.splitlines(keepends=True)]
+        parts = [b",".join(row[:seconds] + row[seconds + 1 :]) for row in rows]
+        parts.append(content[-1:])
+    elif path.suffix == ".png":
+        parts = [b"" if content.endswith(_PNG_END) else content]
+    elif path.name == "fingerprint.pb":  # TensorFlow puts a random number into it
+        parts = [b"%d bytes" % len(content)]
+    else:
+        parts = [_without_dates(path.name, content)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _checkpoint_parts(content: bytes) -> list[bytes]:
+    head, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(archive).digest() != head:
+        return [content]
+    with np.load(io.BytesIO(archive)) as arrays:
+        progress = json.loads(str(arrays["progress"]))
+        for row in progress["history"]:
+            del row["seconds"]
+        values = [arrays[name] for name in sorted(arrays.files) if name != "progress"]
+    described = [f"{value.dtype}{value.shape}".encode() for value in values]
+    return [json.dumps(progress).encode(), *described, *(value.tobytes() for value in values)]
+
+
+def _archive_parts(content: bytes) -> list[bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [(name, archive.read(name)) for name in sorted(archive.namelist())]
+    except zipfile.BadZipFile:
+        return [content]
+    return [
+        part
+        for name, read in members
+        for part in (name.encode(), _ADDRESSES.sub(b"", _without_dates(name, read)))
+    ]
+
+
+def _without_dates(name: str, content: bytes) -> bytes:
+    if name not in _DATES:
+        return content
+    try:
+        return json.dumps({**json.loads(content), _DATES[name]: None}).encode()
+    except ValueError:
+        return content
