@@ -302,7 +302,9 @@ def half(command: Command, state: State) -> list[str]:
 def differences(command: Command, state: State) -> list[str]:
     """Returns what is not as after the command that was left alone."""
     found = digests(state)
-    wrong = {path for path in state if is_unfinished(path) and command.cleans_up}
+    # Empty folders that nobody takes for finished may stay.
+    left = {path for path, content in state.items() if is_unfinished(path) and content is not None}
+    wrong = left if command.cleans_up else set()
     wrong |= {path for path in command.end if path not in found}
     # An export that comes again makes the next version, of the same content.
     wrong |= {path for path in found if found[path] != command.end.get(_as_second(path))}

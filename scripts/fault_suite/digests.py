@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from fault_suite.disk import State, is_unfinished
+from google.protobuf.message import DecodeError
 
 from keras_cifar.history import COLUMNS
 
@@ -58,8 +59,8 @@ def digest(path: Path, content: bytes) -> str:
         parts.append(content[-1:])
     elif path.suffix == ".png":
         parts = [b"" if content.endswith(_PNG_END) else content]
-    elif path.name == "fingerprint.pb":  # TensorFlow puts a random number into it
-        parts = [b"%d bytes" % len(content)]
+    elif path.name == "fingerprint.pb":
+        parts = [_without_random_number(content)]
     else:
         parts = [_without_dates(path.name, content)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
@@ -98,3 +99,16 @@ def _without_dates(name: str, content: bytes) -> bytes:
         return json.dumps({**json.loads(content), _DATES[name]: None}).encode()
     except ValueError:
         return content
+
+
+def _without_random_number(content: bytes) -> bytes:
+    """Returns what TensorFlow writes of a SavedModel, but for the random number in it."""
+    # Here, since it brings TensorFlow, which `start_tensorflow` is to start.
+    from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
+
+    try:
+        fingerprint = FingerprintDef.FromString(content)
+    except DecodeError:
+        return content
+    fingerprint.uuid = ""
+    return bytes(fingerprint.SerializeToString())

@@ -129,7 +129,9 @@ def signals(suite: Suite, command: Command) -> Iterator[Result]:
     """Sends SIGTERM, SIGINT or SIGHUP at random moments."""
     for number in suite.numbers(command)[:_MOMENTS]:
         for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            delay = suite.random.uniform(0, _LONGEST_DELAY_SECONDS)
+            # Half of them at once: the last calls of a command follow each other closely.
+            longest = _LONGEST_DELAY_SECONDS
+            delay = max(0.0, suite.random.uniform(-longest, longest))
             timers: list[threading.Timer] = []
 
             def send(
@@ -157,12 +159,11 @@ def removed(suite: Suite, command: Command) -> Iterator[Result]:
 
 
 def replaced(suite: Suite, command: Command) -> Iterator[Result]:
-    """Puts another folder in its place, which must stay as it is; of a run, between two epochs."""
-    numbers = suite.numbers(command)
-    if _output_folder(command) == "run":
+    """Puts another folder in the place of a run's, between two epochs; it must stay as it is."""
+    if command.is_alone:
         numbers = [call.number for call in command.calls if _ends_epoch(call)][: suite.most]
-    other = {Path("other.txt"): b"of another"}
-    yield from _moved(suite, command, numbers, fault="replaced", other=other)
+        other = {Path("other.txt"): b"of another"}
+        yield from _moved(suite, command, numbers, fault="replaced", other=other)
 
 
 def _ends_epoch(call: Call) -> bool:

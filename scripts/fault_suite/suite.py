@@ -70,7 +70,8 @@ class Suite:
     def judge_process(self, command: Command, ended: Ended) -> tuple[str, str]:
         """Judges a process that ended after a fault, and what it left in the folder."""
         state = disk.read(self.workshop.folder)
-        if "Traceback" in ended.output:
+        # Python prints one, and goes on, for an interrupt that comes while an object is destroyed.
+        if ended.code and "Traceback" in ended.output:
             return LOST, f"a traceback: {last_line(ended)}"
         if ended.code:
             outcome, detail = self.judge(command, state)
