@@ -3,11 +3,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import SAMPLE
+from keras_cifar.data.examples import Splits
 from keras_cifar.data.prepare import prepare
-from keras_cifar.data.tfds_folder import is_prepared, read_split
+from keras_cifar.data.tfds_folder import _Builder, dataset_folder, is_prepared, read_split
+
+SPLITS = ("train", "test")
 
 TFRECORD = "cifar10_sample-test.tfrecord-00000-of-00001"
 
@@ -18,6 +22,28 @@ def folder(tmp_path):
     copy = tmp_path / SAMPLE.name / SAMPLE.version
     shutil.copytree(prepare(SAMPLE, data_dir=None), copy)
     return copy
+
+
+def test_a_folder_of_array_records_is_read(folder, tmp_path):
+    splits = Splits(*(read_split(folder, split=name, dataset=SAMPLE) for name in SPLITS))
+    builder = _Builder(splits, dataset=SAMPLE, data_dir=tmp_path / "other", id_prefix="")
+    builder.download_and_prepare(file_format="array_record")
+    converted = dataset_folder(SAMPLE, data_dir=tmp_path / "other")
+    assert list(converted.glob("*.array_record*"))
+    for name, expected in zip(SPLITS, splits, strict=True):
+        found = read_split(converted, split=name, dataset=SAMPLE)
+        np.testing.assert_array_equal(found.images, expected.images)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+    cut_off(next(converted.glob("*train.array_record*")))
+    with pytest.raises(OSError, match="split is damaged or is not cifar10_sample"):
+        read_split(converted, split="train", dataset=SAMPLE)
+
+
+def test_a_format_that_tfds_does_not_read_is_named(folder):
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text().replace('"tfrecord"', '"riegeli"'))
+    with pytest.raises(OSError, match="is in a format that TFDS cannot read here"):
+        read_split(folder, split="test", dataset=SAMPLE)
 
 
 def cut_off(path):
