@@ -22,7 +22,7 @@ from keras_cifar.cli.options import (
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
-from keras_cifar.run_dir import RUNS, RunDir, RunRecord, newest_run
+from keras_cifar.run_dir import RunDir, RunRecord, new_run, newest_run
 
 _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in recipe.defaults))
 
@@ -83,8 +83,6 @@ def train(
 
     The defaults are those of the article's recipe; the fast ones have their own.
     """
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
     if resume and overwrite:
         raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
     if resume:
@@ -92,10 +90,14 @@ def train(
         record = run.read_record()
         _refuse_other_settings(run, record, given(options))
         config = record.settings
+        tensorboard = tensorboard or run.tensorboard.is_dir()
     else:
         config = config_from(given(options))
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
-        run = RunDir(run_dir or RUNS / name)
+        context = click.get_current_context()
+        run = RunDir(run_dir) if run_dir else context.with_resource(new_run(name))
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
     click.echo(f"{run.path}: {_summary(config)}", err=True)
     start_tensorflow(trains=True)
     from keras_cifar import train as stage
