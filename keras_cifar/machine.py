@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from keras_cifar.files import provide_temporary_folder
+
 # What TensorFlow says at every start on a healthy machine, and what else without an NVIDIA driver;
 # with one, the latter is the reason why a GPU is not seen. Matched against whole lines.
 _NOISE = (
@@ -16,6 +18,8 @@ _NOISE = (
     r"|cpu_feature_guard|To enable the following"
     r"|Unable to register cu(FFT|DNN|BLAS) factory|computation_placer already registered"
     r"|TF-TRT Warning: Could not find TensorRT|^\s*$"
+    # Keras imports it. Without a home folder, its list of fonts is made anew each time.
+    r"|[Mm]atplotlib.* is not a writable directory|Matplotlib created a temporary cache directory"
 )
 _NOISE_WITHOUT_DRIVER = "Could not find cuda drivers|failed call to cuInit|cuda_diagnostics"
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -68,6 +72,7 @@ def start_tensorflow(*, trains: bool = False) -> None:
             to compute the same each time, in addition to what XLA_FLAGS says.
     """
     _set_keras_up()
+    provide_temporary_folder(Path())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no INFO; WARNING and ERROR stay
     if trains and _AVX2 in cpu_flags():
         os.environ.setdefault(ONEDNN, _CHOSEN)

@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -53,6 +55,35 @@ def test_a_run_and_an_export_need_neither_chmod_nor_locks_nor_a_sync_of_folders(
     assert RunDir(run).require_model()
     assert (models / "1" / "saved_model.pb").is_file()
     assert not list(models.glob(".unfinished-*"))
+
+
+# Everything is mounted a second time, read only, and the command sees nothing else.
+READ_ONLY = """
+mount --make-rprivate /
+mkdir "$1/root" && mount --rbind / "$1/root" && cd "$1/root"
+for mounted in $(awk -v root="$1/root" 'index($2, root) == 1 {print $2}' /proc/mounts | tac)
+do mount -o remount,bind,ro "$mounted" 2>/dev/null || true; done
+mount -t tmpfs tmpfs ".$1/runs"
+exec chroot . "$2" -m keras_cifar train --dataset sample --validation-fraction 0.9 --epochs 1 \
+    --run-dir "$1/runs/mine"
+"""
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_more_than_its_own_folder_to_be_writable(tmp_path):
+    may_mount = ["unshare", "--mount", "mount", "--make-rprivate", "/"]
+    if shutil.which("unshare") is None or subprocess.run(may_mount, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    (tmp_path / "runs").mkdir()
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", READ_ONLY, "sh", tmp_path, sys.executable],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "/runs/mine: val_accuracy" in result.stdout
 
 
 def test_locks_are_opened_as_nfs_wants_them(tmp_path):

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, tta_option, wrong_usage
-from keras_cifar.files import is_closed
+from keras_cifar.files import is_closed, provide_temporary_folder
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.model_dir import FORMATS, MAX_VERSION, versions
 from keras_cifar.run_dir import RunDir, newest_run
@@ -61,6 +61,7 @@ def export(
     *run, model_dir = paths
     run_dir = RunDir(run[0]) if run else newest_run()
     run_dir.require_model()
+    provide_temporary_folder(model_dir)
     start_tensorflow()
     from keras_cifar import export as stage
 

@@ -19,6 +19,7 @@ from keras_cifar.cli.options import (
     given,
     user_names,
 )
+from keras_cifar.files import provide_temporary_folder
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
@@ -99,9 +100,9 @@ def train(
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
     click.echo(f"{run.path}: {_summary(config)}", err=True)
+    provide_temporary_folder(run.path)
     start_tensorflow(trains=True)
     from keras_cifar import train as stage
-    from keras_cifar.plot import draw_history
 
     log_dir = run.tensorboard if tensorboard else None
     with _saying_how_to_resume(run):
@@ -112,6 +113,8 @@ def train(
             outcome = stage.train(
                 config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
             )
+    from keras_cifar.plot import draw_history  # now that there is a folder for its own files
+
     draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
