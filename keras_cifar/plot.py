@@ -1,19 +1,12 @@
 """Histories and images -> pictures worth putting in a paper."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-try:
-    import matplotlib as mpl
-except ValueError:
-    # Of a backend that is not here: notebooks name theirs to all commands that they start. None is
-    # needed, since a picture is made for a file and no window.
-    os.environ.pop("MPLBACKEND", None)
-    import matplotlib as mpl
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes

@@ -119,8 +119,8 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, 
 def test_pictures_are_the_same_whatever_matplotlib_is_told(command, trained_run, tmp_path):
     settings = tmp_path / "matplotlibrc"
     settings.write_text("backend: TkAgg\ntext.usetex: True\nfigure.facecolor: black\n")
-    # As notebooks name it to the commands that they start, for a package that is elsewhere.
-    told = {"MPLBACKEND": "module://nowhere.backend_inline", "MATPLOTLIBRC": str(settings)}
+    # Notebooks name the backend of their own environment to the commands that they start.
+    told = {"MPLBACKEND": "of-another-environment", "MATPLOTLIBRC": str(settings)}
     pictures = [tmp_path / "plain.svg", tmp_path / "told.svg"]
     for picture, environment in zip(pictures, ({}, told), strict=True):
         options = ("plot", trained_run.path, "--output", picture)

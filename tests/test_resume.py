@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_cifar.evaluate import evaluate
 from keras_cifar.history import read_history
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -86,8 +87,11 @@ def run_dir(stopped, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def resumed(stopped, tiny, tmp_path_factory):
-    """A copy that was resumed, with leftovers of the kill and on another device; what it said."""
+def resumed(stopped, tmp_path_factory):
+    """A copy that was resumed, with leftovers of the kill and on another device; what it said.
+
+    The run itself knows where its data was.
+    """
     run_dir = RunDir(shutil.copytree(stopped.path, tmp_path_factory.mktemp("resumed") / "run"))
     (run_dir.path / ".unfinished-abc.keras").write_text("half a model")
     (run_dir.checkpoint / ".unfinished-abc.ckpt").write_text("half a checkpoint")
@@ -96,7 +100,7 @@ def resumed(stopped, tiny, tmp_path_factory):
     document["choices"]["oneDNN"] = "off (it has none)"
     run_dir.config.write_text(json.dumps(document))
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        resume(run_dir, data_dir=tiny.data_dir)
+        resume(run_dir)
     return run_dir, said.getvalue()
 
 
@@ -142,6 +146,10 @@ def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, 
     model = compile_model(config, examples=tiny.examples, steps=1)
     checkpoint.save(run_dir.checkpoint, model=model, progress=checkpoint.Progress(epoch=1))
     assert [path.name for path in run_dir.checkpoint.iterdir()] == ["epoch-00001.ckpt"]
+
+
+def test_it_is_measured_on_the_data_that_it_had(unbroken):
+    assert evaluate(unbroken, split="validation", data_dir=None).examples == 200
 
 
 def test_leftovers_of_the_kill_are_cleaned_up(resumed):

@@ -72,7 +72,8 @@ def prepare(
     if mirror is not None and urlsplit(mirror).scheme not in ("http", "https"):
         raise ValueError(f"mirror: got {mirror!r}, expected a URL: https://... or http://...")
     shipped = dataset_folder(dataset, data_dir=_SHIPPED)
-    if is_prepared(shipped) and mirror is None and archive is None:
+    is_shipped = is_prepared(shipped) and mirror is None and archive is None
+    if is_shipped and data_dir is None:
         return shipped
     data_dir = default_data_dir() if data_dir is None else data_dir
     folder = dataset_folder(dataset, data_dir=data_dir)
@@ -84,6 +85,8 @@ def prepare(
                 err=True,
             )
         return folder
+    if is_shipped:
+        return shipped
     _require_vacant(folder)
     _make_writable(data_dir)
     sources = SOURCES if mirror is None else (mirror,)
