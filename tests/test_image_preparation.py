@@ -92,7 +92,7 @@ def test_orientation_is_read_in_either_byte_order_and_among_other_entries(sample
 def test_orientation_is_read_behind_other_segments(sample):
     encoded = photo(sample, orientation=6)
     profile = b"\xff\xe2" + struct.pack(">H", 40_002) + bytes(40_000)
-    comment = b"\xff\xff\xff\xfe\0\x04hi"  # two bytes of filling before the marker
+    comment = b"\xff\xff\xfe\0\x04hi"  # a byte of filling before the marker
     behind = encoded[:2] + profile + comment + encoded[2:]
     np.testing.assert_array_equal(prepare_image(behind), prepare_image(encoded))
 
@@ -194,6 +194,13 @@ def test_a_frame_smaller_than_its_image_is_shown_in_its_place_on_white(drawing, 
     expected[11:43, 3:35] = on_white
     whole = prepare_image(encode(Image.fromarray(expected), "PNG"))
     np.testing.assert_array_equal(prepare_image(bytes(gif)), whole)
+
+
+def test_a_frame_that_is_said_to_be_far_away_takes_no_memory(drawing, on_white):
+    gif = bytearray(encode(drawing, "GIF", transparency=63, optimize=False))
+    frame = gif.index(b"\x2c\0\0\0\0", 13 + 3 * 64)
+    gif[frame + 1 : frame + 5] = struct.pack("<HH", 65535, 65535)
+    np.testing.assert_array_equal(prepare_image(bytes(gif)), on_white)
 
 
 def test_what_is_transparent_everywhere_is_white_but_in_a_bmp(sample):

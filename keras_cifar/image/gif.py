@@ -87,16 +87,16 @@ def _with_white_for_transparent(
 
 
 def _in_its_place(pixels: tf.Tensor, *, screen: tf.Tensor, corner: tf.Tensor) -> tf.Tensor:
-    """Returns a frame with white around it, as large as the image it is for, or larger.
+    """Returns a frame with white around it, as large as the image it is for, or as it is itself.
 
     Args:
         pixels: uint8 (height, width, 3).
         screen: the image's width and height.
-        corner: left and top of the frame in it.
+        corner: left and top of the frame in it; beyond it, the nearest place within it counts.
     """
-    before = corner[::-1]
-    behind = tf.maximum(screen[::-1] - before - tf.shape(pixels, tf.int64)[:2], 0)
-    margins = tf.pad(tf.stack([before, behind], axis=1), [[0, 1], [0, 0]])
+    room = tf.maximum(screen[::-1] - tf.shape(pixels, tf.int64)[:2], 0)
+    before = tf.minimum(corner[::-1], room)
+    margins = tf.pad(tf.stack([before, room - before], axis=1), [[0, 1], [0, 0]])
     return tf.pad(pixels, margins, constant_values=255)
 
 
