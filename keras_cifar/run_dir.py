@@ -60,7 +60,7 @@ class RunDir:
         try:
             document = json.loads(self.config.read_text())
             settings = TrainConfig(**document["settings"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
         return RunRecord(
             settings,

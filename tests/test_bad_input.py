@@ -219,7 +219,11 @@ def test_without_a_run_there_is_nothing_to_resume_measure_or_draw(refused, tmp_p
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}']
+    "content",
+    [
+        *("", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}'),
+        pytest.param("[" * 100_000, id="nested without end"),
+    ],
 )
 def test_a_config_that_train_did_not_write_is_refused(refused, tmp_path, content):
     run = RunDir(tmp_path)
