@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 
 import keras
 import pytest
@@ -231,6 +232,19 @@ def test_a_config_that_train_did_not_write_is_refused(refused, tmp_path, content
     line, code = refused("train", "--resume", "--run-dir", tmp_path)
     assert code == 1
     assert line.startswith(f"{run.config}: not the config.json of a run (")
+
+
+def test_a_name_in_a_file_of_others_does_not_reach_the_terminal_as_it_is(refused, tmp_path):
+    member = tarfile.TarInfo("\x1b[2J\n/data_batch_1.bin")
+    member.type = tarfile.SYMTYPE
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(member.tobuf(tarfile.USTAR_FORMAT))
+    arguments = ("--dataset", "sample", "--archive", archive, "--data-dir", tmp_path / "data")
+    line, code = refused("data", *arguments)
+    assert (code, r"(\x1b[2J\n/data_batch_1.bin in it is not an ordinary file)" in line) == (
+        1,
+        True,
+    )
 
 
 # Models and splits
