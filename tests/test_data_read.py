@@ -88,11 +88,14 @@ def test_a_description_that_was_changed_is_noticed(folder, name, old, new):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
-def test_no_module_that_a_folder_names_is_imported(folder, tmp_path, monkeypatch, key):
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("pythonClassName", "text"), ("python_class_name", "text"), ("type", "content")],
+)
+def test_no_module_that_a_folder_names_is_imported(folder, tmp_path, monkeypatch, key, other):
     (tmp_path / "trap.py").write_text("raise SystemExit('was run')")
     monkeypatch.syspath_prepend(tmp_path)
-    (folder / "features.json").write_text(json.dumps({key: "trap.Feature", "content": {}}))
+    (folder / "features.json").write_text(json.dumps({key: "trap.Feature", other: {}}))
     with pytest.raises(OSError, match=r"features\.json names trap\.Feature, which is not of TFDS"):
         read_split(folder, split="test", dataset=SAMPLE)
 
