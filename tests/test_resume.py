@@ -135,7 +135,10 @@ def test_without_a_whole_checkpoint_the_run_starts_anew_to_the_same_end(
     assert_same_end(run_dir, unbroken)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", pickle.dumps(print)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\3\4", b"\x93NUMPY", b"\x93NUMPY\1\0\1\0(", pickle.dumps(print)],
+)
 def test_a_whole_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "epoch-00001.ckpt"
     path.write_bytes(hashlib.sha256(content).digest() + content)

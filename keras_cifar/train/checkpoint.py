@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+import tokenize
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -23,8 +24,8 @@ KEPT = 2
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # What NumPy raises for an archive of something else: a digest proves no more than that it is whole.
 _OTHER_CONTENT = (
-    *(EOFError, LookupError, OSError, OverflowError, RuntimeError, TypeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 
