@@ -216,7 +216,7 @@ def _missing_bytes(folder: Path) -> str:
         expected = sum(
             int(split["numBytes"]) + 16 * sum(map(int, split["shardLengths"])) for split in splits
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "dataset_info.json is unreadable"
     found = sum(path.stat().st_size for path in folder.glob("*.tfrecord*"))
     return "" if found == expected else f"{found:,} bytes of {expected:,}"

@@ -71,15 +71,15 @@ class RunDir:
         try:
             document = json.loads(self.config.read_text())
             settings = TrainConfig(**document["settings"])
-            data_dir = document.get("data_dir")
-        except (ValueError, TypeError, KeyError) as error:
+            data_dir = document.get("data_dir") and Path(document["data_dir"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
         return RunRecord(
             settings,
             document.get("versions", {}),
             document.get("device", "an unknown device"),
             document.get("choices", {}),
-            data_dir and Path(data_dir),
+            data_dir,
         )
 
     def write_record(self, record: RunRecord) -> None:

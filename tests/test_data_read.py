@@ -1,5 +1,6 @@
 """A TFDS folder that is cut off, altered, or not what it says."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,25 @@ def test_a_description_that_was_changed_is_noticed(folder, name, old, new):
     with pytest.raises(OSError, match="split is damaged") as raised:
         read_split(folder, split="test", dataset=SAMPLE)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("pythonClassName", "text"), ("python_class_name", "text"), ("type", "content")],
+)
+def test_no_module_that_a_folder_names_is_imported(folder, tmp_path, monkeypatch, key, other):
+    (tmp_path / "trap.py").write_text("raise SystemExit('was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (folder / "features.json").write_text(json.dumps({key: "trap.Feature", other: {}}))
+    with pytest.raises(OSError, match=r"features\.json names trap\.Feature, which is not of TFDS"):
+        read_split(folder, split="test", dataset=SAMPLE)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_description_nested_without_end_is_noticed(folder, name):
+    (folder / name).write_text('{"a":' * 100_000)
+    with pytest.raises(OSError, match="split is damaged"):
+        read_split(folder, split="test", dataset=SAMPLE)
 
 
 def test_the_folder_of_another_dataset_is_noticed(folder):

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -135,6 +137,17 @@ def test_without_a_whole_checkpoint_the_run_starts_anew_to_the_same_end(
     resume(run_dir, data_dir=tiny.data_dir)
     assert capsys.readouterr().err.count("torn or altered") == 2
     assert_same_end(run_dir, unbroken)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\3\4", b"\x93NUMPY", b"\x93NUMPY\1\0\1\0(", pickle.dumps(print)],
+)
+def test_a_whole_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "epoch-00001.ckpt"
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(ValueError, match=r"epoch-00001\.ckpt: not a checkpoint \("):
+        checkpoint.read(path)
 
 
 def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, config, tiny):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
 def _decode(folder: Path, *, split: str) -> Examples:
     # The examples are kept in memory here; TFDS need not keep them a second time.
     read_config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
+    _refuse_foreign_code(folder / "features.json")
     builder = tfds.builder_from_directory(folder)
     if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:  # not for tf.data
         rows = [(row["image"], row["label"]) for row in builder.as_data_source(split=split)]
@@ -76,6 +78,22 @@ def _decode(folder: Path, *, split: str) -> Examples:
     batches = [(batch["image"].numpy(), batch["label"].numpy()) for batch in dataset]
     images, labels = zip(*batches, strict=True)
     return Examples(np.concatenate(images), np.concatenate(labels))
+
+
+def _refuse_foreign_code(features: Path) -> None:
+    """Raises ValueError where features.json names other modules than TFDS's, which imports any."""
+
+    def check(part: dict[str, Any]) -> dict[str, Any]:
+        for key in ("pythonClassName", "python_class_name", "type"):
+            name = part.get(key, _FEATURES)
+            if not str(name).startswith(_FEATURES):
+                raise ValueError(f"features.json names {name}, which is not of TFDS")
+        return part
+
+    json.loads(features.read_text(), object_hook=check)
+
+
+_FEATURES = "tensorflow_datasets.core.features."
 
 
 def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_prefix: str) -> Path:

@@ -164,7 +164,7 @@ def _evaluation(run_dir: RunDir) -> dict[str, Any] | None:
     try:
         metrics = json.loads(run_dir.metrics.read_text())
         return {name: metrics[name] for name in ("split", "examples", "loss", "accuracy")}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise OSError(
             f"{run_dir.metrics}: not the metrics.json of a run ({error}). "
             f"Measure it again: keras-cifar evaluate {run_dir.path}"
