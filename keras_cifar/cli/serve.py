@@ -99,6 +99,7 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 @click.option("--cors", is_flag=True, help="Let pages of other origins read the answers.")
 @click.option(
     "--access-log",
+    type=PATH,
     default=Settings.access_log,
     metavar="FILE",
     help="A line of JSON for each request: a file, - for stderr, or off.",
@@ -131,7 +132,7 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 )
 def serve(
     engine: str,
-    access_log: str,
+    access_log: Path,
     max_body_bytes: int,
     max_total_bytes: int,
     max_pixels: int,
@@ -151,7 +152,9 @@ def serve(
     with wrong_usage(total_bytes="--max-total-bytes"):
         limits = Limits(max_body_bytes, max_pixels, timeout_seconds, max_requests, max_total_bytes)
         settings = Settings(
-            **options, access_log=None if access_log == "off" else access_log, limits=limits
+            **options,
+            access_log=None if access_log == Path("off") else str(access_log),
+            limits=limits,
         )
     if engine == "tf-serving":
         _refuse_own_options()

@@ -14,6 +14,7 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow.core.protobuf import config_pb2
 
+from keras_cifar.machine import granted_threads
 from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.serving_error import ServingError, from_tensorflow, invalid
@@ -53,7 +54,9 @@ class Servable:
         self._few = threading.Semaphore(runtime.batching.num_batch_threads)
         # Each request runs in its caller's thread. Handing its few operations to a pool costs
         # more than they do; the convolutions use all cores all the same.
-        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        config = tf.compat.v1.ConfigProto(
+            inter_op_parallelism_threads=-1, intra_op_parallelism_threads=granted_threads()
+        )
         config.gpu_options.allow_growth = True
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
