@@ -205,14 +205,18 @@ def _free_gigabytes(folder: Path) -> float:
 def _missing_bytes(folder: Path) -> str:
     """Returns what is wrong with the size of a prepared data set's files; empty if nothing is.
 
-    TFDS notes the bytes of all records; a TFRecord file adds 16 to each (lengths and checksums).
+    TFDS notes the bytes of all records; a TFRecord file adds 16 to each (lengths and checksums). Of
+    other formats, reading alone can tell.
     """
     try:
-        splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
+        information = json.loads((folder / "dataset_info.json").read_text())
+        if information.get("fileFormat", "tfrecord") != "tfrecord":
+            return ""
+        splits = information["splits"]
         expected = sum(
             int(split["numBytes"]) + 16 * sum(map(int, split["shardLengths"])) for split in splits
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "dataset_info.json is unreadable"
     found = sum(path.stat().st_size for path in folder.glob("*.tfrecord*"))
     return "" if found == expected else f"{found:,} bytes of {expected:,}"

@@ -124,7 +124,8 @@ def evaluate(
         run_dir: of a run that has a model.
         split: "test"; or "validation" or "train", the parts of the training images that this run
             itself had, not augmented.
-        data_dir: where TFDS data sets are; None for TFDS's default.
+        data_dir: where TFDS data sets are; None for where the run had its own, or else TFDS's
+            default.
         views: of an image, as `keras_cifar.model.tta.with_views` takes them.
         views_share: of the images, in (0, 1]: the least certain by one view get `views`.
         batch_size: images at a time; bounds the memory, not the outcome.
@@ -137,11 +138,12 @@ def evaluate(
         OSError: run, model or data are missing or damaged.
         FloatingPointError: the model's training had diverged.
     """
-    settings = run_dir.read_record().settings
+    record = run_dir.read_record()
+    settings = record.settings
     _check_split(split, settings=settings)
     model = load_model(run_dir.require_model())
     many = with_views(model, views)
-    examples = _examples(split, settings=settings, data_dir=data_dir)
+    examples = _examples(split, settings=settings, data_dir=record.find_data(data_dir))
     images = examples.images
     if views_share < 1:
         logits = predict_logits(model, images, batch_size=batch_size)

@@ -1,15 +1,29 @@
-"""Files that appear whole or not at all, folders that are writable, and locks."""
+"""Files that appear whole or not at all, folders that are writable, and locks.
 
+Some file systems cannot do all that this asks of them: cluster file systems may have no locks, and
+some that are reached over a network cannot sync a folder. What is safe is done without, and said.
+"""
+
+import errno
 import fcntl
+import functools
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+import click
 
 # Files with this prefix are unfinished; a killed process leaves them behind.
 TEMPORARY = ".unfinished-"
+# What a file system answers that has no such thing.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
+_CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
 
 @contextmanager
@@ -18,18 +32,36 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Synced to the disk before the rename, so that a power cut leaves the old file or the new one.
     """
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_path(path.parent, suffix=path.suffix)
     try:
         with naming(path):
+            temporary.touch(exist_ok=False)
             yield temporary
-            temporary.chmod(0o666 & ~umask())  # mkstemp's own is 0o600
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path, *, prefix: str = "") -> Iterator[Path]:
+    """Gives an empty folder in `parent`, which is gone after the block if it is still there."""
+    folder = temporary_path(parent, prefix=prefix)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_path(parent: Path, *, prefix: str = "", suffix: str = "") -> Path:
+    """Returns a name that is free.
+
+    `tempfile` makes what it names, for its owner alone. To open it to those to whom the umask does
+    takes `chmod`, which a file system need not have.
+    """
+    return parent / f"{TEMPORARY}{prefix}{secrets.token_hex(8)}{suffix}"
 
 
 @contextmanager
@@ -43,20 +75,23 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def umask() -> int:
-    """Returns the permissions that this process takes away from what it makes."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def sync(path: Path) -> None:
-    """Has the system write a file, or a folder's list of names, to the disk."""
+    """Has the system write a file, or a folder's list of names, to the disk, if it can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+        folder = path if path.is_dir() else path.parent
+        _say_once(f"{folder}: cannot be synced; a power cut may cost the newest files there.")
     finally:
         os.close(descriptor)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def sync_tree(folder: Path) -> None:
@@ -85,15 +120,42 @@ def require_writable(path: Path, *, name: str) -> None:
     Raises:
         OSError: it, or what it would be in, is a file or not writable.
     """
-    present = next(place for place in (path, *path.absolute().parents) if place.exists())
+    present = _nearest(path)
     if not present.is_dir():
         raise NotADirectoryError(f"{present}: is not a folder. Name another {name}.")
     if not os.access(present, os.W_OK | os.X_OK):
         raise PermissionError(f"{present}: is not writable. Name another {name}.")
 
 
+def provide_temporary_folder(place: Path) -> None:
+    """Has temporary files go to memory, or else to `place`, if the system has no folder for them.
+
+    In a container whose disk is read only, say: without one, TensorFlow cannot even be imported.
+
+    Args:
+        place: a folder; if it is missing, what it is to be in counts.
+    """
+    with suppress(FileNotFoundError):
+        tempfile.gettempdir()
+        return
+    shared_memory = Path("/dev/shm")
+    is_usable = os.access(shared_memory, os.W_OK | os.X_OK)
+    tempfile.tempdir = str(shared_memory if is_usable else _nearest(place))
+
+
+def _nearest(folder: Path) -> Path:
+    """Returns the folder, or else the first of those that it is to be in that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
+def is_closed(path: Path) -> bool:
+    """Returns whether another user, as whom a server may run, cannot read a file or folder."""
+    wanted = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
+    return path.stat().st_mode & wanted != wanted
+
+
 @contextmanager
-def locked(path: Path, *, when_busy: Callable[[], object]) -> Iterator[None]:
+def locked(path: Path, *, when_busy: Callable[[], object]) -> Iterator[bool]:
     """Holds the lock file `path` for the block; the system lets go of it when the process ends.
 
     Args:
@@ -101,11 +163,45 @@ def locked(path: Path, *, when_busy: Callable[[], object]) -> Iterator[None]:
             lock two files of the same name.
         when_busy: called if a living process holds the lock. It may raise; if it returns, the
             lock is waited for.
+
+    Yields:
+        Whether it is held. It is not where the file system has no locks, which is said.
     """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with open_lock(path) as file:
+        is_free = lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_free is False:
             when_busy()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            lock(file, fcntl.LOCK_EX)
+        yield is_free is not None
+
+
+def open_lock(path: Path) -> IO[str]:
+    """Opens a lock file, which is made where it is missing.
+
+    For reading too, and for writing if possible: NFS wants the one for a shared lock and the other
+    for an exclusive one. Of another user's file in a shared folder, reading has to do.
+    """
+    with suppress(PermissionError):
+        return path.open("a+")
+    return path.open()
+
+
+def lock(file: IO[str], operation: int) -> bool | None:
+    """Does what `fcntl.flock` does with a lock file.
+
+    Returns:
+        True, or False if another process holds the lock, or None, after saying so, where the file
+        system has no locks.
+    """
+    try:
+        with naming(Path(file.name)):
+            fcntl.flock(file, operation)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
+        folder = Path(file.name).parent
+        _say_once(f"{folder}: has no locks; make sure that no other process writes there.")
+        return None
+    return True

@@ -2,13 +2,14 @@
 
 import os
 import platform
-import re
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+
+from keras_cifar.files import provide_temporary_folder
 
 # What TensorFlow says at every start on a healthy machine, and what else without an NVIDIA driver;
 # with one, the latter is the reason why a GPU is not seen. Matched against whole lines.
@@ -17,9 +18,20 @@ _NOISE = (
     r"|cpu_feature_guard|To enable the following"
     r"|Unable to register cu(FFT|DNN|BLAS) factory|computation_placer already registered"
     r"|TF-TRT Warning: Could not find TensorRT|^\s*$"
+    # Keras imports it. Without a home folder, its list of fonts is made anew each time.
+    r"|[Mm]atplotlib.* is not a writable directory|Matplotlib created a temporary cache directory"
 )
 _NOISE_WITHOUT_DRIVER = "Could not find cuda drivers|failed call to cuInit|cuda_diagnostics"
 _DRIVER = Path("/proc/driver/nvidia/version")
+# A process of its own passes the rest on, since TensorFlow may abort right after it has said why.
+_FILTER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+for line in sys.stdin.buffer:
+    if not re.search(sys.argv[1], line.decode(errors="replace")):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+"""
 # TensorFlow reads it when it is imported. By itself it takes oneDNN only where the CPU has AVX-512
 # with VNNI or better. An AMD EPYC with AVX2 alone (2 cores, TensorFlow 2.21, November 2026) trained
 # the article's network in float32 at 92 images/s without it and at 121 to 130 with it. But there
@@ -33,6 +45,10 @@ _WITH_ONEDNN = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8"
 XLA_FLAGS = "XLA_FLAGS"
 EXACT_ON_GPU = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 _BACKEND, _TENSORFLOW = "KERAS_BACKEND", "tensorflow"
+# What else Keras heeds: the first two end a training early.
+_KERAS_SWITCHES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
+# What is left of the noise takes moments, unless a process that TensorFlow started still writes.
+_SIEVE_SECONDS = 5
 _THREADS = {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"}
 # What multiplies bfloat16 faster than float32: AMX on Intel, the instructions of AVX-512 on AMD. On
 # Intel those run at half the rate of float32's: a Xeon without AMX trained the article's network
@@ -55,7 +71,8 @@ def start_tensorflow(*, trains: bool = False) -> None:
             TF_ENABLE_ONEDNN_OPTS says otherwise. For all else, TensorFlow decides. And XLA is told
             to compute the same each time, in addition to what XLA_FLAGS says.
     """
-    _use_tensorflow()
+    _set_keras_up()
+    provide_temporary_folder(Path())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no INFO; WARNING and ERROR stay
     if trains and _AVX2 in cpu_flags():
         os.environ.setdefault(ONEDNN, _CHOSEN)
@@ -72,16 +89,23 @@ def start_tensorflow(*, trains: bool = False) -> None:
             "TensorFlow sees no GPU, and goes on without, although there is an NVIDIA driver. "
             "Look for what is missing: keras-cifar doctor\n"
         )
-    if trains:
-        _use_granted_cores()
+    if threads := granted_threads():
+        with suppress(RuntimeError):  # of a process that has begun to compute, a notebook's say
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def _use_tensorflow() -> None:
-    """Has Keras take TensorFlow, whatever KERAS_BACKEND and keras.json say."""
+def _set_keras_up() -> None:
+    """Has Keras take TensorFlow and its own defaults, whatever environment and keras.json say."""
     told = os.environ.get(_BACKEND, _TENSORFLOW)
     if told != _TENSORFLOW:
         sys.stderr.write(f"{_BACKEND} is {told!r}: keras-cifar computes with TensorFlow.\n")
     os.environ[_BACKEND] = _TENSORFLOW
+    for switch in _KERAS_SWITCHES:
+        if value := os.environ.pop(switch, None):
+            sys.stderr.write(f"{switch} is {value!r}: keras-cifar takes no notice of it.\n")
+    # Where keras.json would be. It may say float16, or be another user's and not readable.
+    os.environ["KERAS_HOME"] = os.devnull
 
 
 def _have_xla_exact() -> None:
@@ -91,15 +115,15 @@ def _have_xla_exact() -> None:
         os.environ[XLA_FLAGS] = f"{EXACT_ON_GPU} {flags}".strip()
 
 
-def _use_granted_cores() -> None:
-    import tensorflow as tf
+def granted_threads() -> int:
+    """Returns how many threads TensorFlow is to compute with; 0 where it knows by itself.
 
-    # TensorFlow heeds taskset, but not a container's share of time: of 64 cores it would start 64
-    # threads for the 2 that a container has.
-    if usable_cores() < (os.cpu_count() or 1) and not os.environ.keys() & _THREADS:
-        with suppress(RuntimeError):  # of a process that has begun to compute, a notebook's say
-            tf.config.threading.set_intra_op_parallelism_threads(usable_cores())
-            tf.config.threading.set_inter_op_parallelism_threads(usable_cores())
+    It heeds taskset, but not a container's share of time: of 64 cores it would start 64 threads for
+    the 2 that a container has.
+    """
+    if usable_cores() == os.cpu_count() or os.environ.keys() & _THREADS:
+        return 0
+    return usable_cores()
 
 
 def usable_cores() -> int:
@@ -115,18 +139,20 @@ def _without_noise() -> Iterator[None]:
     noise = _NOISE if _DRIVER.is_file() else f"{_NOISE}|{_NOISE_WITHOUT_DRIVER}"
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            for line in held.read().decode(errors="replace").splitlines():
-                if not re.search(noise, line):
-                    sys.stderr.write(f"{line}\n")
+    command = [sys.executable, "-I", "-S", "-c", _FILTER, noise]
+    read, write = os.pipe()
+    sieve = subprocess.Popen(command, stdin=read, stdout=stderr)
+    os.dup2(write, 2)
+    os.close(read)
+    os.close(write)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with suppress(subprocess.TimeoutExpired):
+            sieve.wait(_SIEVE_SECONDS)
 
 
 def onednn() -> tuple[str, str]:

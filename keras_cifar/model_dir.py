@@ -5,9 +5,15 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from keras_cifar.files import TEMPORARY, remove_unfinished, sync, sync_tree, umask
+from keras_cifar.files import (
+    lock,
+    open_lock,
+    remove_unfinished,
+    sync,
+    sync_tree,
+    temporary_folder,
+)
 
 # By format, the file that makes a folder a version of it.
 FORMAT_FILES = {"saved_model": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}
@@ -49,18 +55,12 @@ def unfinished_version(model_dir: Path) -> Iterator[Path]:
     if not model_dir.is_dir():
         model_dir.mkdir(parents=True, exist_ok=True)
         sync(model_dir.absolute().parent)
-    with (model_dir / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open_lock(model_dir / ".lock") as file:
+        # Otherwise what is unfinished may be at work; a later export removes the rest.
+        if lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
             remove_unfinished(model_dir)
-        except BlockingIOError:
-            pass  # what is unfinished may be at work; a later export removes the rest
-        fcntl.flock(file, fcntl.LOCK_SH)
-        with TemporaryDirectory(
-            prefix=TEMPORARY, dir=model_dir, ignore_cleanup_errors=True
-        ) as name:
-            folder = Path(name)
-            folder.chmod(0o777 & ~umask())  # its own is 0o700, closed to a server's user
+        lock(file, fcntl.LOCK_SH)
+        with temporary_folder(model_dir) as folder:
             yield folder
 
 

@@ -1,7 +1,8 @@
 """Histories and images -> pictures worth putting in a paper."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ _RING: dict[str, Any] = {
 }
 _LABEL_LENGTH_OF_TWO_COLUMNS = 52  # characters
 _DOTS_PER_INCH = 200
-STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 11,
     "axes.titlesize": 12,
@@ -80,7 +81,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
     histories = dict(
         zip(_names(run_dirs), (read_history(run_dir.history) for run_dir in run_dirs), strict=True)
     )
-    with mpl.rc_context(STYLE):
+    with style():
         save(_history_figure(histories), path=path)
     return path
 
@@ -175,11 +176,20 @@ def _label(name: str, history: History) -> str:
     return f"{name}: {history.val_accuracy[best]:.2%} in epoch {history.epoch[best]}"
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Has pictures that are made in the block look the same, whatever a matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
 def save(figure: Figure, *, path: Path) -> None:
     """Writes a picture, whole or not at all: the same picture, the same file.
 
     Args:
-        figure: made within `STYLE`, which decides here too.
+        figure: made within `style()`, which decides here too.
         path: to write to; passes `check_path`.
     """
     kind = path.suffix.lower().removeprefix(".")
@@ -203,7 +213,7 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
     """
     check_path(path)
     mosaic = _mosaic(examples, seed=seed)
-    with mpl.rc_context(STYLE):
+    with style():
         save(_grid_figure(mosaic), path=path)
     return path
 

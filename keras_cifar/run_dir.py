@@ -1,11 +1,14 @@
 """A run on disk: the names of its files, and its settings."""
 
 import dataclasses
+import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_cifar.files import replacing
+from keras_cifar.files import replacing, require_writable, sync
 from keras_cifar.recipes import TrainConfig
 
 RUNS = Path("runs")
@@ -20,12 +23,20 @@ class RunRecord(NamedTuple):
         device: that it was started on.
         choices: what was chosen for that device and why, by name: "precision", "oneDNN", and on
             a GPU "XLA".
+        data_dir: where TFDS kept its data set; None of a run of an older version.
     """
 
     settings: TrainConfig
     versions: dict[str, str]
     device: str
     choices: dict[str, str]
+    data_dir: Path | None = None
+
+    def find_data(self, told: Path | None) -> Path | None:
+        """Returns the data folder to use: as told, or else the run's own if it is still there."""
+        if told is None and self.data_dir and self.data_dir.is_dir():
+            return self.data_dir
+        return told
 
 
 class RunDir:
@@ -60,18 +71,24 @@ class RunDir:
         try:
             document = json.loads(self.config.read_text())
             settings = TrainConfig(**document["settings"])
-        except (ValueError, TypeError, KeyError) as error:
+            data_dir = document.get("data_dir") and Path(document["data_dir"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
         return RunRecord(
             settings,
             document.get("versions", {}),
             document.get("device", "an unknown device"),
             document.get("choices", {}),
+            data_dir,
         )
 
     def write_record(self, record: RunRecord) -> None:
         """Writes config.json."""
-        document = {**record._asdict(), "settings": dataclasses.asdict(record.settings)}
+        document = {
+            **record._asdict(),
+            "settings": dataclasses.asdict(record.settings),
+            "data_dir": record.data_dir and str(record.data_dir),
+        }
         with replacing(self.config) as path:
             path.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -83,6 +100,35 @@ class RunDir:
                 f"Train one: keras-cifar train --run-dir {self.path}"
             )
         return self.model
+
+
+@contextmanager
+def new_run(name: str) -> Iterator[RunDir]:
+    """Gives RUNS/NAME to this process alone; if nothing was written, it is gone after the block.
+
+    Of processes that start in the same second, the later ones get NAME-2, NAME-3 and so on.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    require_writable(RUNS, name="--run-dir")
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    path = next(path for path in map(RUNS.joinpath, names) if _make(path))
+    try:
+        yield RunDir(path)
+    finally:
+        with suppress(OSError):  # of a folder that is not empty
+            path.rmdir()
+
+
+def _make(folder: Path) -> bool:
+    """Makes a folder; returns whether it was missing."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    sync(folder.absolute().parent)
+    return True
 
 
 def newest_run() -> RunDir:

@@ -22,7 +22,6 @@ from keras_cifar.machine import start_tensorflow
 
 start_tensorflow()
 
-import matplotlib as mpl  # noqa: E402
 from shared.fast_runs import describe, train_keras, train_torch, write_data  # noqa: E402
 
 from keras_cifar.data.prepare import load  # noqa: E402
@@ -31,7 +30,7 @@ from keras_cifar.evaluate import evaluate  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
 from keras_cifar.machine import cpu_model  # noqa: E402
 from keras_cifar.model import TTA_VIEWS  # noqa: E402
-from keras_cifar.plot import COLOURS, STYLE, check_path, save  # noqa: E402
+from keras_cifar.plot import COLOURS, check_path, save, style  # noqa: E402
 
 VALIDATION_FRACTION = 0.2
 SEED = 0
@@ -86,7 +85,7 @@ def torch_curve(folder: Path, *, name: str) -> Curve:
 
 def draw(curves: list[Curve], *, path: Path) -> None:
     """Draws the curves, and a star for the accuracy of six views."""
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.subplots()
         for curve, colour in zip(curves, COLOURS, strict=False):

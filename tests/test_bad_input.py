@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 
 import keras
 import pytest
@@ -219,7 +220,11 @@ def test_without_a_run_there_is_nothing_to_resume_measure_or_draw(refused, tmp_p
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}']
+    "content",
+    [
+        *("", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}'),
+        pytest.param("[" * 100_000, id="nested without end"),
+    ],
 )
 def test_a_config_that_train_did_not_write_is_refused(refused, tmp_path, content):
     run = RunDir(tmp_path)
@@ -227,6 +232,19 @@ def test_a_config_that_train_did_not_write_is_refused(refused, tmp_path, content
     line, code = refused("train", "--resume", "--run-dir", tmp_path)
     assert code == 1
     assert line.startswith(f"{run.config}: not the config.json of a run (")
+
+
+def test_a_name_in_a_file_of_others_does_not_reach_the_terminal_as_it_is(refused, tmp_path):
+    member = tarfile.TarInfo("\x1b[2J\n/data_batch_1.bin")
+    member.type = tarfile.SYMTYPE
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(member.tobuf(tarfile.USTAR_FORMAT))
+    arguments = ("--dataset", "sample", "--archive", archive, "--data-dir", tmp_path / "data")
+    line, code = refused("data", *arguments)
+    assert (code, r"(\x1b[2J\n/data_batch_1.bin in it is not an ordinary file)" in line) == (
+        1,
+        True,
+    )
 
 
 # Models and splits

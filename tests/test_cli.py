@@ -217,9 +217,10 @@ def test_predict_as_json_answers_the_readable_and_names_the_others(
     assert result.returncode == 1
     (failure,) = result.stderr.splitlines()
     assert failure.startswith(f"Error: {text}: ")
-    answers = json.loads(result.stdout)
-    assert [answer["file"] for answer in answers] == [str(image)] * 2
-    for answer in answers:
+    first, refused, second = json.loads(result.stdout)
+    assert [first["file"], refused["file"], second["file"]] == [str(image), str(text), str(image)]
+    assert failure == f"Error: {text}: {refused['error']}"
+    for answer in (first, second):
         assert set(answer) == {"file", "label", "probabilities"}
         assert set(answer["probabilities"]) == set(CLASS_NAMES)
         assert sum(answer["probabilities"].values()) == pytest.approx(1)

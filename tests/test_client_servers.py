@@ -211,7 +211,10 @@ def test_predict_answers_for_the_files_that_the_server_can_read(
     torn.write_bytes(hundred[0].read_bytes()[:1000])
     result = in_process(hundred[0], torn, hundred[1], "--url", server.url, "--json")
     assert result.exit_code == 1
-    assert [answer["file"] for answer in json.loads(result.stdout)] == [*map(str, hundred[:2])]
+    first, refused, second = json.loads(result.stdout)
+    assert [first["file"], second["file"]] == [*map(str, hundred[:2])]
+    assert refused["file"] == str(torn)
+    assert "the input is refused" in refused["error"]
     assert re.fullmatch(
         rf"Error: {torn}: {server.url}: the input is refused \(.*as PNG\.\n", result.stderr
     )

@@ -282,3 +282,12 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, kind):
         archive.addfile(member, io.BytesIO(b"0\n" + bytes(member.size)))
     with pytest.raises(OSError, match=r"unpacks to more|bytes are too many|not an ordinary file"):
         read_archive(path, dataset=SAMPLE)
+
+
+def test_an_end_that_never_comes_is_not_waited_for(tmp_path):
+    member = tarfile.TarInfo("passed over")
+    member.size = 2**60
+    path = tmp_path / "a.tar"
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(OSError, match="passed over in it unpacks to more than CIFAR-10"):
+        read_archive(path, dataset=SAMPLE)

@@ -1,13 +1,18 @@
 """A TFDS folder that is cut off, altered, or not what it says."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keras_cifar.cifar10 import SAMPLE
+from keras_cifar.data.examples import Splits
 from keras_cifar.data.prepare import prepare
-from keras_cifar.data.tfds_folder import is_prepared, read_split
+from keras_cifar.data.tfds_folder import _Builder, dataset_folder, is_prepared, read_split
+
+SPLITS = ("train", "test")
 
 TFRECORD = "cifar10_sample-test.tfrecord-00000-of-00001"
 
@@ -18,6 +23,28 @@ def folder(tmp_path):
     copy = tmp_path / SAMPLE.name / SAMPLE.version
     shutil.copytree(prepare(SAMPLE, data_dir=None), copy)
     return copy
+
+
+def test_a_folder_of_array_records_is_read(folder, tmp_path):
+    splits = Splits(*(read_split(folder, split=name, dataset=SAMPLE) for name in SPLITS))
+    builder = _Builder(splits, dataset=SAMPLE, data_dir=tmp_path / "other", id_prefix="")
+    builder.download_and_prepare(file_format="array_record")
+    converted = dataset_folder(SAMPLE, data_dir=tmp_path / "other")
+    assert list(converted.glob("*.array_record*"))
+    for name, expected in zip(SPLITS, splits, strict=True):
+        found = read_split(converted, split=name, dataset=SAMPLE)
+        np.testing.assert_array_equal(found.images, expected.images)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+    cut_off(next(converted.glob("*train.array_record*")))
+    with pytest.raises(OSError, match="split is damaged or is not cifar10_sample"):
+        read_split(converted, split="train", dataset=SAMPLE)
+
+
+def test_a_format_that_tfds_does_not_read_is_named(folder):
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text().replace('"tfrecord"', '"riegeli"'))
+    with pytest.raises(OSError, match="is in a format that TFDS cannot read here"):
+        read_split(folder, split="test", dataset=SAMPLE)
 
 
 def cut_off(path):
@@ -85,6 +112,25 @@ def test_a_description_that_was_changed_is_noticed(folder, name, old, new):
     with pytest.raises(OSError, match="split is damaged") as raised:
         read_split(folder, split="test", dataset=SAMPLE)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [("pythonClassName", "text"), ("python_class_name", "text"), ("type", "content")],
+)
+def test_no_module_that_a_folder_names_is_imported(folder, tmp_path, monkeypatch, key, other):
+    (tmp_path / "trap.py").write_text("raise SystemExit('was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (folder / "features.json").write_text(json.dumps({key: "trap.Feature", other: {}}))
+    with pytest.raises(OSError, match=r"features\.json names trap\.Feature, which is not of TFDS"):
+        read_split(folder, split="test", dataset=SAMPLE)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_description_nested_without_end_is_noticed(folder, name):
+    (folder / name).write_text('{"a":' * 100_000)
+    with pytest.raises(OSError, match="split is damaged"):
+        read_split(folder, split="test", dataset=SAMPLE)
 
 
 def test_the_folder_of_another_dataset_is_noticed(folder):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ import kubernetes_validate
 import pytest
 import tensorflow as tf
 import yaml
+from click.testing import CliRunner
 from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
@@ -24,6 +26,7 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from keras_cifar.cli import main
 from keras_cifar.deploy import deploy
 from keras_cifar.serving import BATCHING
 
@@ -409,3 +412,16 @@ def test_a_model_name_that_is_none_is_refused(exported, tmp_path, name):
 def test_other_values_that_cannot_be_are_refused(exported, tmp_path, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         deploy(exported.version.parent, tmp_path, **options)
+
+
+def test_a_model_that_the_servers_user_cannot_read_is_named_with_the_way_out(exported, tmp_path):
+    model_dir = shutil.copytree(exported.version.parent, tmp_path / "models")
+    for path in (model_dir, *model_dir.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    command = ["deploy", str(model_dir), str(tmp_path / "kit")]
+    said = CliRunner().invoke(main, command).output
+    found = re.search(r"(\S+): other users cannot read it, .+ Open it: (chmod .+)", said)
+    assert found, said
+    assert found[1] == str(model_dir)
+    subprocess.run(shlex.split(found[2]), check=True)
+    assert "cannot read" not in CliRunner().invoke(main, [*command, "--overwrite"]).output

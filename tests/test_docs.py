@@ -20,7 +20,7 @@ import keras_cifar
 from keras_cifar.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = metadata("keras-cifar").get_all("Provides-Extra")
 SAMPLES = Path(keras_cifar.__file__).parent / "serve" / "page" / "samples"
 # The fixtures train and serve. The others need a network, or a file that only a user has.

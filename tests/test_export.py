@@ -179,7 +179,7 @@ def test_every_weight_is_stored_once(exported, meta_graph, trained_run):
     ]
     assert max(constants) < 100
     warmup = (exported.version / WARMUP_FILE).stat().st_size
-    assert exported.size - warmup < 1.01 * 4 * folded.count_params()
+    assert exported.size - warmup < 1.02 * 4 * folded.count_params()
 
 
 def test_it_loads_in_python_too(exported, trained_run, sample):

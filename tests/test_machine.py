@@ -1,6 +1,7 @@
 """What is fastest on the machine is chosen, and the reason given."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -75,6 +76,17 @@ def test_keras_takes_tensorflow_whatever_it_is_told():
     code = "start_tensorflow(); import keras; assert keras.backend.backend() == 'tensorflow'"
     said = in_a_process(code, stream="stderr", KERAS_BACKEND="banana")
     assert said == "KERAS_BACKEND is 'banana': keras-cifar computes with TensorFlow.\n"
+
+
+def test_what_tensorflow_says_at_its_death_reaches_the_person():
+    code = (
+        "import os, keras_cifar.machine\n"
+        "with keras_cifar.machine._without_noise():\n"
+        "    os.write(2, b'cpu_feature_guard: noise\\nwhy it dies\\n')\n"
+        "    os.abort()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGABRT, b"why it dies\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="macOS has no affinity")

@@ -22,7 +22,8 @@ LAYERS = (
     ("run_dir",),
     ("recipes",),
     ("accelerate", "optimize"),
-    ("data", "model"),
+    ("model",),
+    ("data",),
     ("history", "image", "model_dir", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )

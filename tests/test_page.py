@@ -162,6 +162,12 @@ def test_the_page_scales_as_the_server_does(page: Page) -> None:
         "transparent": _transparent(300, 200),
         "transparent, small": _transparent(8, 9),
         "transparent, as large": _transparent(32, 32),
+        "with a colour key": _encoded(_few_colours(70, 50), "PNG", transparency=0),
+        "GIF": _encoded(_few_colours(70, 50), "GIF", transparency=0),
+        **{f"turned PNG, {turn}": _turned("PNG", turn) for turn in range(2, 9)},
+        # In blocks of one colour each, which every decoder of JPEG shows as it is.
+        **{f"turned JPEG, {turn}": _turned("JPEG", turn) for turn in range(1, 9)},
+        "WebP, not turned": _turned("WEBP", 6),
     }
     for kind, image in images.items():
         file = _file(image)
@@ -187,12 +193,28 @@ def _transparent(width: int, height: int) -> Image.Image:
     return image
 
 
+def _few_colours(width: int, height: int) -> Image.Image:
+    return _picture(width, height).quantize(20)
+
+
+def _turned(kind: str, orientation: int) -> bytes:
+    """A picture of 96 x 64 with EXIF data; a JPEG of it is as good as the picture."""
+    blocks = _picture(6, 4).resize((96, 64), Image.Resampling.NEAREST)
+    exif = blocks.getexif()
+    exif[0x0112] = orientation
+    return _encoded(blocks, kind, exif=exif, quality=100, lossless=True)
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
 def _file(image: Image.Image | bytes) -> FilePayload:
     """What Playwright picks: a file of that content, whatever it is, called notes.png."""
     if isinstance(image, Image.Image):
-        encoded = io.BytesIO()
-        image.save(encoded, "PNG", compress_level=1)
-        image = encoded.getvalue()
+        image = _encoded(image, "PNG", compress_level=1)
     return {"name": "notes.png", "mimeType": "image/png", "buffer": image}
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_cifar.evaluate import evaluate
 from keras_cifar.history import read_history
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -88,8 +91,11 @@ def run_dir(stopped, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def resumed(stopped, tiny, tmp_path_factory):
-    """A copy that was resumed, with leftovers of the kill and on another device; what it said."""
+def resumed(stopped, tmp_path_factory):
+    """A copy that was resumed, with leftovers of the kill and on another device; what it said.
+
+    The run itself knows where its data was.
+    """
     run_dir = RunDir(shutil.copytree(stopped.path, tmp_path_factory.mktemp("resumed") / "run"))
     (run_dir.path / ".unfinished-abc.keras").write_text("half a model")
     (run_dir.checkpoint / ".unfinished-abc.ckpt").write_text("half a checkpoint")
@@ -98,7 +104,7 @@ def resumed(stopped, tiny, tmp_path_factory):
     document["choices"]["oneDNN"] = "off (it has none)"
     run_dir.config.write_text(json.dumps(document))
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        resume(run_dir, data_dir=tiny.data_dir)
+        resume(run_dir)
     return run_dir, said.getvalue()
 
 
@@ -135,6 +141,17 @@ def test_without_a_whole_checkpoint_the_run_starts_anew_to_the_same_end(
     assert_same_end(run_dir, unbroken)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\3\4", b"\x93NUMPY", b"\x93NUMPY\1\0\1\0(", pickle.dumps(print)],
+)
+def test_a_whole_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "epoch-00001.ckpt"
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(ValueError, match=r"epoch-00001\.ckpt: not a checkpoint \("):
+        checkpoint.read(path)
+
+
 def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, config, tiny):
     damaged = sorted(run_dir.checkpoint.iterdir())
     for path in damaged:
@@ -144,6 +161,10 @@ def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, 
     model = compile_model(config, examples=tiny.examples, steps=1)
     checkpoint.save(run_dir.checkpoint, model=model, progress=checkpoint.Progress(epoch=1))
     assert [path.name for path in run_dir.checkpoint.iterdir()] == ["epoch-00001.ckpt"]
+
+
+def test_it_is_measured_on_the_data_that_it_had(unbroken):
+    assert evaluate(unbroken, split="validation", data_dir=None).examples == 200
 
 
 def test_leftovers_of_the_kill_are_cleaned_up(resumed):

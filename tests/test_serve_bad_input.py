@@ -154,6 +154,23 @@ def test_a_body_of_200_megabytes_is_not_read(thrifty):
     assert answer.endswith(json.dumps({"error": message}).encode())
 
 
+def test_a_length_of_thousands_of_digits(attacked):
+    """Of over 4,300, Python makes no number."""
+    with connected(attacked) as connection:
+        connection.sendall(POST + b"Content-Length: " + b"0" * 5000 + b"2\r\n\r\n{}")
+        answer = connection.recv(1000)
+    assert answer.endswith(b"{\"error\": \"Missing 'inputs' or 'instances' key\"}")
+
+
+def test_an_error_quotes_no_megabytes(attacked):
+    key = "a" * 2 * MIB
+    status, answer = post(attacked, json.dumps({"instances": [{key: 1}]}))
+    assert status == 400
+    assert answer["error"].startswith("Failed to process element: 0 of 'instances' list. Error: ")
+    assert answer["error"].endswith("aaa...TRUNCATED")
+    assert len(answer["error"]) < 2**16 + 20
+
+
 def test_a_body_without_an_end_is_not_read_for_long(thrifty):
     chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
     answer, seconds = sent_until_closed(thrifty, POST + CHUNKED, chunk, seconds=20)
@@ -375,7 +392,7 @@ def test_other_values_nested_deep(attacked):
 
 
 def test_one_long_string_among_short_ones_takes_no_memory(thrifty):
-    strings = ["a" * 10**6] + [""] * 10_000
+    strings = ["a" * 10**6] + [""] * 120
     status, answer = post(thrifty, json.dumps({"instances": strings}))
     assert status == 400
     assert answer["error"].endswith("Type: String is not of expected type: uint8")
@@ -397,6 +414,14 @@ def test_a_gzip_file_that_is_cut_off_or_not_one(attacked):
     packed = gzip.compress(b'{"instances": [1]}')
     for body in (packed[:-9], packed[:5], b"nonsense", b""):
         assert post(attacked, body, **{"Content-Encoding": "gzip"}) == empty
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP"])
+def test_gzip_by_its_names(attacked, encoding):
+    packed = gzip.compress(b'{"instances": [1]}')
+    headers = {"Content-Encoding": encoding}
+    status, answer = post(attacked, packed, "/v1/models/toy:predict", **headers)
+    assert (status, answer) == (200, {"predictions": [11.0]})
 
 
 def test_a_gzip_bomb(thrifty):
@@ -432,6 +457,21 @@ def test_an_image_that_claims_to_be_huge(thrifty, sample):
             "at most 50,000,000 are read. Make it smaller"
         },
     )
+
+
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again(attacked, sample):
+    file = io.BytesIO()
+    Image.fromarray(sample.images[0]).save(file, "JPEG", progressive=True)
+    usual = file.getvalue()
+    last = usual[usual.rindex(b"\xff\xda") : -2]
+    for scans in (100, 101):
+        more = scans - usual.count(b"\xff\xda")
+        status, answer = post(attacked, images_body(usual[:-2] + last * more + usual[-2:]))
+        assert status == (200 if scans == 100 else 400), answer
+    assert answer == {
+        "error": "image_bytes[0]: a JPEG of 101 scans; at most 100 are read, since each goes over "
+        "the whole image. Save it anew"
+    }
 
 
 def test_an_image_of_no_bytes(attacked):

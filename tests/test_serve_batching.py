@@ -19,6 +19,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
+from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
@@ -41,7 +42,8 @@ def toy(save_toy, tmp_path_factory):
 
 
 def runtime(batching=BATCHING["cpu"]):
-    return Runtime(batching, Limits(), Metrics(thread_pool_name="pool"))
+    limits, metrics = Limits(), Metrics(thread_pool_name="pool")
+    return Runtime(batching, limits, metrics, Memory(limits, metrics))
 
 
 def measured(metrics, name):

@@ -13,7 +13,7 @@ ROOMS = (
     ("rest", "rpc"),
     ("page", "text_config"),
     ("models",),
-    ("access_log",),
+    ("access_log", "memory"),
     ("metrics", "serving_error", "settings"),
 )
 

@@ -254,6 +254,9 @@ def test_the_metrics_have_tensorflow_servings_names_and_limits(ask):
         ":tensorflow:serving:model_warmup_latency": "histogram",
         ":tensorflow:serving:batching_session:queuing_latency": "histogram",
         ":tensorflow:serving:batching_session:processed_batch_size": "histogram",
+        # Of a limit that TensorFlow Serving does not have.
+        "keras_cifar_request_bytes": "gauge",
+        "keras_cifar_requests_without_room_total": "counter",
     }
     buckets = re.findall(r'request_latency_bucket\{.*le="([^"]+)",model_name="toy"\}', text)
     assert (buckets[0], buckets[1], buckets[-1]) == ("10", "18", "+Inf")

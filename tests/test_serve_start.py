@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_
 
 from keras_cifar.cli import main
 from keras_cifar.cli.exits import TERMINATED
+from keras_cifar.serve import lifecycle
 from keras_cifar.serving import WARMUP_FILE
 
 FREE = ("--rest-port", 0, "--grpc-port", 0)
@@ -169,6 +171,25 @@ def test_a_server_needs_the_files_it_is_told_of(refused, toys, tmp_path, option)
     assert refused(*arguments, *FREE) == (f"{path}: No such file or directory.", 1)
 
 
+@pytest.mark.parametrize("metrics_path", ["metrics", "a/b", "/a?b", "/a b", "http://x/m"])
+def test_a_path_of_metrics_begins_with_a_slash(refused, toys, tmp_path, metrics_path):
+    path = tmp_path / "monitoring.config"
+    path.write_text(f'prometheus_config {{ enable: true path: "{metrics_path}" }}')
+    assert refused(toys, "--monitoring-config", path, *FREE) == (
+        f"{path}: prometheus_config.path: got {metrics_path!r}, expected a path that begins with "
+        '"/", without a query.',
+        1,
+    )
+
+
+def test_an_empty_token_in_the_environment_is_no_token(refused, toys, monkeypatch):
+    monkeypatch.setenv("KERAS_CIFAR_TOKEN", "")
+    assert refused(toys, *FREE) == (
+        "KERAS_CIFAR_TOKEN is empty: set it to a token, or unset it to serve without one.",
+        2,
+    )
+
+
 def test_a_server_needs_an_access_log_that_it_can_write(refused, toys, tmp_path):
     assert refused(toys, "--access-log", tmp_path, *FREE) == (f"{tmp_path}: Is a directory.", 1)
 
@@ -271,6 +292,45 @@ def request(seconds):
     request.model_spec.name, request.model_spec.signature_name = "toy", "slow"
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([seconds], tf.float32))
     return request
+
+
+# Open files
+
+
+@pytest.fixture
+def open_files():
+    """Sets the limit of this process, and afterwards what it was."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda soft: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_limit_of_open_files_is_raised_and_never_lowered(open_files, monkeypatch):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted, before, after in [(4096, 1000, 4096), (4096, 5000, 5000), (2 * hard, 1000, hard)]:
+        monkeypatch.setattr(lifecycle, "_OPEN_FILES", (wanted, 2000))
+        open_files(before)
+        lifecycle._allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (after, hard)
+
+
+def test_where_so_many_open_files_are_refused_fewer_will_do(open_files, monkeypatch):
+    """macOS says that there is no limit, and refuses what is above its own."""
+    set_limit = resource.setrlimit
+
+    def refusing(which, limits):
+        if limits[0] > 2000:
+            raise ValueError("current limit exceeds maximum limit")
+        set_limit(which, limits)
+
+    open_files(1000)
+    monkeypatch.setattr(lifecycle, "_OPEN_FILES", (4096, 2000))
+    monkeypatch.setattr(resource, "setrlimit", refusing)
+    lifecycle._allow_many_connections()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2000
+    monkeypatch.setattr(lifecycle, "_OPEN_FILES", (4096, 3000))
+    lifecycle._allow_many_connections()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2000
 
 
 # Stopping

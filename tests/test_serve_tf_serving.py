@@ -25,6 +25,10 @@ time.sleep(60)
 """
 
 
+# The program cannot be told where to listen.
+ANYWHERE = ("--host", "0.0.0.0")
+
+
 def peer(folder, name):
     path = folder / name
     path.write_text(PEER)
@@ -76,7 +80,7 @@ def test_the_program_is_run_with_the_kits_files_and_stops_with_the_command(
 ):
     peer(tmp_path, "tensorflow_model_server")
     peer(tmp_path, "docker")  # the program comes first
-    process = start(model_dir, "--rest-port", 8601, "--model-name", "pets")
+    process = start(model_dir, *ANYWHERE, "--rest-port", 8601, "--model-name", "pets")
     lines = lines_until_ready(process)
     assert {
         "--port=8500",
@@ -91,6 +95,58 @@ def test_the_program_is_run_with_the_kits_files_and_stops_with_the_command(
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     assert not kit.exists()
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "192.0.2.1", "::", "::1"])
+def test_the_program_is_not_run_where_it_would_listen_elsewhere(start, model_dir, tmp_path, host):
+    peer(tmp_path, "tensorflow_model_server")
+    output, errors = start(model_dir, *(("--host", host) if host else ())).communicate(timeout=60)
+    assert errors.splitlines()[-1] == (
+        f"Error: --host: got {host or '127.0.0.1'}, but tensorflow_model_server listens on all "
+        "interfaces, without TLS or a token, and cannot be told otherwise. Allow it: --host "
+        "0.0.0.0; or take its Docker image, which is used where the program is not on the PATH."
+    )
+    assert not output
+
+
+@pytest.mark.parametrize(("host", "published"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+def test_the_image_is_reached_only_where_it_may_be(start, model_dir, tmp_path, host, published):
+    peer(tmp_path, "docker")
+    lines = lines_until_ready(start(model_dir, "--host", host))
+    ports = {line for line in lines if line.startswith("--publish=")}
+    assert ports == {f"--publish={published}:8501:8501", f"--publish={published}:8500:8500"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--rest-port", 0), "--rest-port: got 0; TensorFlow Serving cannot look for a free port."),
+        (("--grpc-port", 0), "--grpc-port: got 0; TensorFlow Serving cannot look for a free port."),
+        (("--grpc-port", 8501), "--grpc-port: got 8501, expected another than --rest-port."),
+    ],
+)
+@pytest.mark.parametrize("name", ["tensorflow_model_server", "docker"])
+def test_ports_that_neither_of_the_two_can_have(start, model_dir, tmp_path, name, arguments, error):
+    peer(tmp_path, name)
+    process = start(model_dir, *ANYWHERE, *arguments)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.splitlines()[-1]) == (2, f"Error: {error}")
+    assert not output
+
+
+def test_a_token_in_the_environment_is_refused_like_the_option(
+    start, model_dir, tmp_path, monkeypatch
+):
+    peer(tmp_path, "docker")
+    monkeypatch.setenv("KERAS_CIFAR_TOKEN", "s3cret")
+    process = start(model_dir)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.splitlines()[-1]) == (
+        2,
+        "Error: KERAS_CIFAR_TOKEN, which is set, is of this package's own server: leave out "
+        "--engine tf-serving, or write a kit and edit it: keras-cifar deploy",
+    )
+    assert not output
 
 
 def test_without_the_program_its_image_is_run(start, model_dir, tmp_path):
@@ -142,7 +198,7 @@ def test_a_server_that_ends_by_itself_ends_the_command_with_its_code(start, mode
     program.write_text("#!/bin/sh\nexit 7\n")
     program.chmod(0o755)
     started = time.monotonic()
-    process = start(model_dir)
+    process = start(model_dir, *ANYWHERE)
     process.communicate(timeout=60)
     assert process.returncode == 7
     assert time.monotonic() - started < 30

@@ -24,6 +24,7 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
@@ -546,7 +547,8 @@ def test_a_version_goes_when_its_last_request_has_its_answer(
 
 
 def test_a_version_that_comes_back_is_available_when_its_predecessor_ends(two_versions):
-    runtime = Runtime(BATCHING["cpu"], Limits(), Metrics(thread_pool_name="test"))
+    limits, metrics = Limits(), Metrics(thread_pool_name="test")
+    runtime = Runtime(BATCHING["cpu"], limits, metrics, Memory(limits, metrics))
     configs = [ModelConfig("toy", two_versions)]
     models = Models(runtime=runtime, labels_may_wait=False)
     models.configure(configs)

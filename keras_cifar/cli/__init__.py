@@ -1,5 +1,7 @@
 """The command line: each command parses, calls one function and prints its result."""
 
+import os
+
 import click
 
 from keras_cifar.cli.data import data
@@ -23,6 +25,9 @@ def main() -> None:
       keras-cifar train --optimizer sgd                    the real thing
       keras-cifar train --optimizer sgd --dataset sample   minutes, no download
     """  # noqa: D301 (\b is click's mark for lines to keep)
+    # Pictures are made for files. Notebooks name a backend of their own environment to whatever
+    # they start; where it is not installed, neither matplotlib nor Keras could be imported.
+    os.environ["MPLBACKEND"] = "agg"
 
 
 for command in (data, train, evaluate, plot, predict, export, deploy, serve, doctor):

@@ -29,11 +29,17 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from error
         except OSError as error:
             text = described(error)
-            raise click.ClickException(text if text == str(error) else f"{text}.") from error
+            line = text if text == str(error) else f"{text}."
+            raise click.ClickException(_printable(line)) from error
         except Terminated:
             ctx.exit(TERMINATED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _printable(text: str) -> str:
+    """Returns a text without signs that a terminal obeys: it may quote a file from anywhere."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _raise_terminated(*_: object) -> None:

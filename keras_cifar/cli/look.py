@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
+from keras_cifar.files import provide_temporary_folder
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, newest_run
@@ -43,6 +44,7 @@ def evaluate(
     if views_share < 1 and views == 1:
         raise click.UsageError("--tta-share: is the share of the images for --tta; give both.")
     run_dir = RunDir(run) if run else newest_run()
+    provide_temporary_folder(run_dir.path)
     start_tensorflow()
     from keras_cifar import evaluate as stage
 
@@ -64,6 +66,7 @@ def plot(runs: tuple[Path, ...], output: Path | None) -> None:
     """Draw loss and accuracy of a run (default: the newest), or of several in one picture."""
     run_dirs = [RunDir(run) for run in runs] or [newest_run()]
     path = output or (run_dirs[0].plot if len(run_dirs) == 1 else Path("history.png"))
+    provide_temporary_folder(path.parent)
     from keras_cifar import plot as stage
 
     with wrong_usage(path="--output", run_dirs="RUN"):

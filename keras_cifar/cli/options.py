@@ -1,5 +1,7 @@
 """What several commands share: options, and what the user got wrong in them."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,23 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.model import TTA_VIEWS
 from keras_cifar.recipes import RECIPES, TrainConfig
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path on this machine. `~` is the home folder, also where the shell leaves it as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Returns the path; a URL, or the home of nobody, is wrong usage."""
+        text = os.fspath(value)
+        if re.match("[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+            self.fail(f"{text!r} is a URL; a path on this machine is expected.", param, ctx)
+        expanded = os.path.expanduser(text)  # noqa: PTH111 (Path's raises for a home of nobody)
+        if expanded.startswith("~"):
+            self.fail(f"{text!r}: no such home folder. A file of that name is ./{text}", param, ctx)
+        super().convert(expanded, param, ctx)
+        return Path(expanded)
+
+
+PATH = _Path()
 data_dir_option = click.option(
     "--data-dir",
     type=PATH,

@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from io import BufferedReader
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.core import ParameterSource
@@ -22,7 +25,13 @@ _SECONDS = click.FloatRange(0, min_open=True)
 
 
 @click.command()
-@click.argument("images", metavar="IMAGE...", type=PATH, nargs=-1, required=True)
+@click.argument("images", metavar="IMAGE...", type=PATH, nargs=-1)
+@click.option(
+    "--files-from",
+    type=PATH,
+    metavar="FILE",
+    help="A list of more images, a path a line, or separated by NUL; - for standard input.",
+)
 @click.option(
     "--model",
     type=PATH,
@@ -72,6 +81,7 @@ _SECONDS = click.FloatRange(0, min_open=True)
 @json_option
 def predict(
     images: tuple[Path, ...],
+    files_from: Path | None,
     model: Path | None,
     url: str | None,
     grpc: str | None,
@@ -82,25 +92,40 @@ def predict(
 ) -> None:
     """Tell what is on pictures: PNG, JPEG, BMP, GIF or WebP of any size.
 
-    They are cropped to a centred square and resized to 32x32 with antialiasing.
+    They are turned upright, cropped to a centred square and resized to 32x32 with antialiasing.
+    A folder stands for the pictures in it and in its subfolders.
     """
+    if not images and files_from is None:
+        raise click.UsageError("Missing argument 'IMAGE...'.")
     if sum(way is not None for way in (model, url, grpc)) > 1:
         raise click.UsageError("--model, --url and --grpc each say whom to ask: give one of them.")
-    from keras_cifar.client import predict_files
-
     settings = given(server_options)
-    if url is not None:
-        client = _rest_client(url, settings)
-        results = _ask_server(images, client=client, wait_seconds=wait_seconds)
-    elif grpc is not None:
-        client = _grpc_client(grpc, settings)
-        results = _ask_server(images, client=client, wait_seconds=wait_seconds)
-    else:
-        _refuse_server_options([*server_options, "wait_seconds"])
-        path = model or newest_run().require_model()
-        start_tensorflow()
-        results = predict_files(images, model=path)
-    _print(results, top=top, as_json=as_json)
+    asked: Path | ServerClient
+    with ExitStack() as opened:
+        found = _find(images, files_from, opened=opened)
+        if url is not None:
+            asked = _available(_rest_client(url, settings), wait_seconds, opened=opened)
+        elif grpc is not None:
+            asked = _available(_grpc_client(grpc, settings), wait_seconds, opened=opened)
+        else:
+            _refuse_server_options([*server_options, "wait_seconds"])
+            asked = model or newest_run().require_model()
+            start_tensorflow()
+        from keras_cifar.client import stream_predictions
+
+        _print(stream_predictions(found, model=asked), top=top, as_json=as_json)
+
+
+def _find(
+    images: Sequence[Path], files_from: Path | None, *, opened: ExitStack
+) -> Iterator["Path | Failure"]:
+    """Returns what is found as it is asked for; a list that is missing is told at once."""
+    from keras_cifar.client.folders import find_images, read_list
+
+    if files_from is None:
+        return find_images(images)
+    file = opened.enter_context(click.open_file(str(files_from), "rb"))
+    return find_images(chain(images, read_list(cast("BufferedReader", file))))
 
 
 def _rest_client(url: str, settings: dict[str, Any]) -> "ServerClient":
@@ -121,17 +146,15 @@ def _grpc_client(address: str, settings: dict[str, Any]) -> "ServerClient":
         return GrpcClient(address, **settings)
 
 
-def _ask_server(
-    images: Sequence[Path], *, client: "ServerClient", wait_seconds: float | None
-) -> list["Prediction | Failure"]:
-    from keras_cifar.client import predict_files
-
-    with client:
-        if wait_seconds is not None:
-            click.echo(f"waiting for {client.address}, at most {wait_seconds:g} s", err=True)
-            with wrong_usage(seconds="--wait"):
-                client.wait_until_available(wait_seconds)
-        return predict_files(images, model=client)
+def _available(
+    client: "ServerClient", wait_seconds: float | None, *, opened: ExitStack
+) -> "ServerClient":
+    opened.enter_context(client)
+    if wait_seconds is not None:
+        click.echo(f"waiting for {client.address}, at most {wait_seconds:g} s", err=True)
+        with wrong_usage(seconds="--wait"):
+            client.wait_until_available(wait_seconds)
+    return client
 
 
 def _refuse_server_options(names: Sequence[str]) -> None:
@@ -143,19 +166,40 @@ def _refuse_server_options(names: Sequence[str]) -> None:
             raise click.UsageError(f"{option} is about a server: give --url or --grpc as well.")
 
 
-def _print(results: list["Prediction | Failure"], *, top: int, as_json: bool) -> None:
+def _print(results: Iterable["Prediction | Failure"], *, top: int, as_json: bool) -> None:
+    """Prints each result as soon as it is there; ends with exit code 1 if one is a failure."""
     from keras_cifar.client import Failure
 
-    failures = [result for result in results if isinstance(result, Failure)]
-    predictions = [result for result in results if not isinstance(result, Failure)]
-    if as_json:
-        click.echo(json.dumps([{**p._asdict(), "file": str(p.file)} for p in predictions]))
-    else:
-        for prediction in predictions:
-            ranked = list(prediction.probabilities.items())[:top]
-            shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
-            click.echo(f"{click.format_filename(prediction.file)}: {shares}")
-    for failure in failures:
-        click.echo(f"Error: {failure.file}: {failure.reason}", err=True)
-    if failures:
+    begun = failed = False
+    try:
+        for result in results:
+            if as_json:
+                click.echo(("," if begun else "[") + _as_json(result))
+            begun = True
+            if isinstance(result, Failure):
+                failed = True
+                click.echo(
+                    f"Error: {click.format_filename(result.file)}: {result.reason}", err=True
+                )
+            elif not as_json:
+                click.echo(_as_line(result, top=top))
+    finally:
+        if as_json and begun:
+            click.echo("]")  # after an error as well: what was answered can be read
+    if not begun:
+        raise click.ClickException("--files-from: no paths in this list.")
+    if failed:
         raise click.exceptions.Exit(1)
+
+
+def _as_json(result: "Prediction | Failure") -> str:
+    document = {**result._asdict(), "file": str(result.file)}
+    if "reason" in document:
+        document["error"] = document.pop("reason")
+    return json.dumps(document)
+
+
+def _as_line(prediction: "Prediction", *, top: int) -> str:
+    ranked = list(prediction.probabilities.items())[:top]
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
+    return f"{click.format_filename(prediction.file)}: {shares}"

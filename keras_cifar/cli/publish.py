@@ -8,8 +8,9 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, tta_option, wrong_usage
+from keras_cifar.files import is_closed, provide_temporary_folder
 from keras_cifar.machine import start_tensorflow
-from keras_cifar.model_dir import FORMATS, MAX_VERSION
+from keras_cifar.model_dir import FORMATS, MAX_VERSION, versions
 from keras_cifar.run_dir import RunDir, newest_run
 from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, MODEL_NAME, default_image
 
@@ -60,6 +61,7 @@ def export(
     *run, model_dir = paths
     run_dir = RunDir(run[0]) if run else newest_run()
     run_dir.require_model()
+    provide_temporary_folder(model_dir)
     start_tensorflow()
     from keras_cifar import export as stage
 
@@ -68,9 +70,21 @@ def export(
             run_dir, model_dir, format=format_, precision=precision, number=number, views=views
         )
     click.echo(str(exported))
+    _say_if_closed(model_dir, exported.version, *exported.version.rglob("*"))
     if format_ == "saved_model":
         kit = shlex.quote(f"{model_dir.resolve().name}-server")
         click.echo(f"Deploy it: keras-cifar deploy {shlex.quote(str(model_dir))} {kit}", err=True)
+
+
+def _say_if_closed(folder: Path, *paths: Path) -> None:
+    """Tells how to open a folder if a server's user cannot read it and the paths in it."""
+    closed = [path for path in (folder, *paths) if is_closed(path)]
+    if closed:
+        click.echo(
+            f"{closed[0]}: other users cannot read it, and a server in a container is one. "
+            f"Open it: chmod -R a+rX {shlex.quote(str(folder))}",
+            err=True,
+        )
 
 
 @click.command()
@@ -105,4 +119,7 @@ def deploy(
             model_dir, out_dir, model_name=model_name, device=device, image=image, existing=existing
         )
     click.echo("\n".join(str(file) for file in files))
+    published = versions(model_dir).values()
+    _say_if_closed(model_dir, *published, *(path for each in published for path in each.rglob("*")))
+    _say_if_closed(out_dir, *files)
     click.echo(f"Start it: cd {shlex.quote(str(out_dir))} && docker compose up -d --wait", err=True)

@@ -25,6 +25,7 @@ _MODULES = (
     "uvloop",
 )
 _PORT = click.IntRange(0, 65535)
+_TOKEN_VARIABLE = "KERAS_CIFAR_TOKEN"
 # What TensorFlow Serving is told as well.
 _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port", "grpc_port"}
 
@@ -91,19 +92,26 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 @click.option("--ssl-key", type=PATH, metavar="FILE", help="PEM file with the certificate's key.")
 @click.option(
     "--token",
-    envvar="KERAS_CIFAR_TOKEN",
+    envvar=_TOKEN_VARIABLE,
     help="Answer only requests that bear it. Better given as KERAS_CIFAR_TOKEN: other users of "
     "the machine can read the command line.",
 )
 @click.option("--cors", is_flag=True, help="Let pages of other origins read the answers.")
 @click.option(
     "--access-log",
+    type=PATH,
     default=Settings.access_log,
     metavar="FILE",
     help="A line of JSON for each request: a file, - for stderr, or off.",
 )
 @click.option(
     "--max-body-bytes", type=click.IntRange(1), default=Limits.body_bytes, help="Of a request."
+)
+@click.option(
+    "--max-total-bytes",
+    type=click.IntRange(1),
+    default=Limits.total_bytes,
+    help="Of all requests in memory; twice --max-body-bytes at least.",
 )
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=Limits.pixels, help="Of an encoded image."
@@ -124,8 +132,9 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 )
 def serve(
     engine: str,
-    access_log: str,
+    access_log: Path,
     max_body_bytes: int,
+    max_total_bytes: int,
     max_pixels: int,
     max_requests: int,
     timeout_seconds: float,
@@ -135,10 +144,17 @@ def serve(
 
     Stops at Ctrl-C or SIGTERM, once the requests at work have their answers.
     """
-    limits = Limits(max_body_bytes, max_pixels, timeout_seconds, max_requests)
-    with wrong_usage():
+    # To click, an empty variable is none; to its user, it is a secret that did not arrive.
+    if os.environ.get(_TOKEN_VARIABLE) == "" and options["token"] is None:
+        raise click.UsageError(
+            f"{_TOKEN_VARIABLE} is empty: set it to a token, or unset it to serve without one."
+        )
+    with wrong_usage(total_bytes="--max-total-bytes"):
+        limits = Limits(max_body_bytes, max_pixels, timeout_seconds, max_requests, max_total_bytes)
         settings = Settings(
-            **options, access_log=None if access_log == "off" else access_log, limits=limits
+            **options,
+            access_log=None if access_log == Path("off") else str(access_log),
+            limits=limits,
         )
     if engine == "tf-serving":
         _refuse_own_options()
@@ -158,8 +174,12 @@ def serve(
 def _refuse_own_options() -> None:
     context = click.get_current_context()
     for name, option in user_names().items():
-        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if is_given and name not in _TF_SERVING_OPTIONS:
+        source = context.get_parameter_source(name)
+        if source is ParameterSource.ENVIRONMENT:
+            option = f"{_TOKEN_VARIABLE}, which is set,"
+        elif source is not ParameterSource.COMMANDLINE:
+            continue
+        if name not in _TF_SERVING_OPTIONS:
             raise click.UsageError(
                 f"{option} is of this package's own server: leave out "
                 "--engine tf-serving, or write a kit and edit it: keras-cifar deploy"
@@ -177,7 +197,7 @@ def _run_tf_serving(settings: Settings) -> int:
         kit.chmod(0o755)  # a container's user reads it
         with wrong_usage():
             deploy(settings.model_dir, kit, model_name=settings.model_name)
-        command = tf_serving_command(settings, kit=kit, flags=server_flags("cpu"))
+            command = tf_serving_command(settings, kit=kit, flags=server_flags("cpu"))
         click.echo(shlex.join(command), err=True)
         return run(command)
 

@@ -19,10 +19,11 @@ from keras_cifar.cli.options import (
     given,
     user_names,
 )
+from keras_cifar.files import provide_temporary_folder
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
-from keras_cifar.run_dir import RUNS, RunDir, RunRecord, newest_run
+from keras_cifar.run_dir import RunDir, RunRecord, new_run, newest_run
 
 _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in recipe.defaults))
 
@@ -83,8 +84,6 @@ def train(
 
     The defaults are those of the article's recipe; the fast ones have their own.
     """
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
     if resume and overwrite:
         raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
     if resume:
@@ -92,14 +91,18 @@ def train(
         record = run.read_record()
         _refuse_other_settings(run, record, given(options))
         config = record.settings
+        tensorboard = tensorboard or run.tensorboard.is_dir()
     else:
         config = config_from(given(options))
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.recipe}-{config.optimizer}"
-        run = RunDir(run_dir or RUNS / name)
+        context = click.get_current_context()
+        run = RunDir(run_dir) if run_dir else context.with_resource(new_run(name))
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise click.ClickException("TensorBoard is missing: pip install 'keras-cifar[tensorboard]'")
     click.echo(f"{run.path}: {_summary(config)}", err=True)
+    provide_temporary_folder(run.path)
     start_tensorflow(trains=True)
     from keras_cifar import train as stage
-    from keras_cifar.plot import draw_history
 
     log_dir = run.tensorboard if tensorboard else None
     with _saying_how_to_resume(run):
@@ -110,6 +113,8 @@ def train(
             outcome = stage.train(
                 config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
             )
+    from keras_cifar.plot import draw_history  # now that there is a folder for its own files
+
     draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from keras_cifar.client.answers import Answer, Failure, Prediction, Refusal
-from keras_cifar.client.image_files import predict_files
+from keras_cifar.client.folders import find_images
+from keras_cifar.client.image_files import predict_files, stream_predictions
 from keras_cifar.client.rest_client import RestClient
 from keras_cifar.client.server_client import VersionStatus
 from keras_cifar.client.server_errors import (
@@ -38,8 +39,10 @@ __all__ = [
     "ServerUnavailableError",
     "UntrustedServerError",
     "VersionStatus",
+    "find_images",
     "predict_files",
     "prepare_image",
+    "stream_predictions",
 ]
 
 

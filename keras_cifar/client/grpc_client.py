@@ -23,6 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("gRPC needs more: pip install 'keras-cifar[serve]'") from error
 
+from keras_cifar.client.proxies import grpc_proxy
 from keras_cifar.client.server_client import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
@@ -93,7 +94,8 @@ class GrpcClient(ServerClient):
         super().__post_init__()
         if not _ADDRESS.fullmatch(self.address):
             raise ValueError(f"address: got {self.address!r}, expected HOST:PORT.")
-        options = list(_OPTIONS.items())
+        self._proxy = grpc_proxy(self.address)
+        options = [*_OPTIONS.items(), ("grpc.enable_http_proxy", int(self._proxy is not None))]
         if self.ca_certificate is None:
             self._channel = grpc.insecure_channel(self.address, options)
         else:

@@ -1,6 +1,6 @@
 """Image files -> predictions, whoever makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from keras_cifar.client.answers import (
@@ -36,6 +36,22 @@ def predict_files(
         OSError: the model is missing or is none; of a server, `ServerError`.
         FloatingPointError: the model's training had diverged.
     """
+    return list(stream_predictions(paths, model=model))
+
+
+def stream_predictions(
+    paths: Iterable[Path | Failure], *, model: Path | ServerClient
+) -> Iterator[Prediction | Failure]:
+    """Classifies image files while there are more, in no more memory for a million of them.
+
+    Args:
+        paths: as for `predict_files`, read as predictions are asked for. A failure, as
+            `find_images` may give it, is passed on in its place.
+        model: as for `predict_files`; it is loaded with the first prediction.
+
+    Yields:
+        As `predict_files` returns and raises.
+    """
     if isinstance(model, ServerClient):
         predict: Predict = model.predict
     else:
@@ -43,24 +59,25 @@ def predict_files(
         from keras_cifar.client.local_model import local_predict
 
         predict = local_predict(model)
-    groups = in_batches(paths, size=_file_bytes, max_items=_MAX_FILES, max_bytes=_MAX_BYTES)
-    answers = [
-        answer for group in groups for answer in answer_each(group, prepare=_read, answer=predict)
-    ]
-    return [
-        Prediction(path, *answer) if isinstance(answer, Answer) else Failure(path, *answer)
-        for path, answer in zip(paths, answers, strict=True)
-    ]
+    for group in in_batches(paths, size=_file_bytes, max_items=_MAX_FILES, max_bytes=_MAX_BYTES):
+        answers = answer_each(group, prepare=_read, answer=predict)
+        for found, answer in zip(group, answers, strict=True):
+            path = found.file if isinstance(found, Failure) else found
+            yield (
+                Prediction(path, *answer) if isinstance(answer, Answer) else Failure(path, *answer)
+            )
 
 
-def _file_bytes(path: Path) -> int:
+def _file_bytes(path: Path | Failure) -> int:
     try:
-        return path.stat().st_size
-    except OSError:
+        return 0 if isinstance(path, Failure) else path.stat().st_size
+    except (OSError, ValueError):
         return 0  # reading it will say why
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path | Failure) -> bytes:
+    if isinstance(path, Failure):
+        raise ValueError(path.reason)
     try:
         with path.open("rb") as file:
             return file.read(MAX_IMAGE_BYTES + 1)  # one more is too many, and will be refused

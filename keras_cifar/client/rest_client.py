@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from keras_cifar.client.http_errors import answer_fault, request_fault
+from keras_cifar.client.proxies import rest_proxy
 from keras_cifar.client.server_client import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
@@ -72,6 +73,7 @@ class RestClient(ServerClient):
             self._url += f"/versions/{self.version}"
         if self.label is not None:
             self._url += f"/labels/{quote(self.label, safe='')}"
+        self._proxy = rest_proxy(self.address)
         self._session = requests.Session()
         self._session.auth = _bearer(self.token) if self.token else None
         self._session.mount(f"{self._url}:predict", HTTPAdapter(max_retries=_RETRY))
@@ -130,6 +132,8 @@ class RestClient(ServerClient):
                 url,
                 json=body,
                 timeout=timeouts,
+                # Nothing given would leave it to the environment, which may proxy this machine.
+                proxies=_proxies(self._proxy),
                 # Here, as the session's own would give way to REQUESTS_CA_BUNDLE.
                 verify=str(self.ca_certificate) if self.ca_certificate else True,
                 # Wherever they lead, it is not what the user named; nor would it get the token.
@@ -143,6 +147,10 @@ class RestClient(ServerClient):
         if not isinstance(document, dict):
             raise self._error(BadResponseError, f"no JSON object, but {response.text[:50]!r}")
         return document
+
+
+def _proxies(proxy: str | None) -> dict[str, str]:
+    return {"no_proxy": "*"} if proxy is None else {"http": proxy, "https": proxy}
 
 
 def _json_document(response: requests.Response) -> Any:

@@ -21,6 +21,7 @@ from keras_cifar.client.answers import (
     in_batches,
     ranked,
 )
+from keras_cifar.client.proxies import without_password
 from keras_cifar.client.server_errors import (
     BadResponseError,
     InvalidInputError,
@@ -65,6 +66,9 @@ class ServerClient(ABC):
 
     A context manager, which closes its connection. Use it from one thread at a time.
 
+    Between it and its server is the proxy that the environment names (HTTP_PROXY and NO_PROXY;
+    grpc_proxy), but none where the server is on this machine.
+
     Requests for predictions that the server did not take (no connection, or it says that it is
     busy) are sent again up to 3 times. Everything a server can do wrong is a `ServerError`.
 
@@ -90,6 +94,7 @@ class ServerClient(ABC):
     batch_size: int = 32
 
     def __post_init__(self) -> None:
+        self._proxy: str | None = None  # that requests go through
         if not self.model_name:
             raise ValueError("model_name: got '', expected what the server calls the model.")
         if self.version is not None and self.label is not None:
@@ -249,6 +254,8 @@ class ServerClient(ABC):
     def _error(self, kind: type[ServerError], detail: str) -> ServerError:
         if kind is InvalidInputError and _ABOUT_THE_MODEL.search(detail):
             kind = ModelNotFoundError
+        if self._proxy is not None:
+            detail = f"through the proxy {without_password(self._proxy)}: {detail}"
         if kind is ModelNotFoundError:
             detail = f"{self.model_name}, {detail}"
         return kind(self.address, detail)

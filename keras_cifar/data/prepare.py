@@ -71,6 +71,10 @@ def prepare(
     """
     if mirror is not None and urlsplit(mirror).scheme not in ("http", "https"):
         raise ValueError(f"mirror: got {mirror!r}, expected a URL: https://... or http://...")
+    shipped = dataset_folder(dataset, data_dir=_SHIPPED)
+    is_shipped = is_prepared(shipped) and mirror is None and archive is None
+    if is_shipped and data_dir is None:
+        return shipped
     data_dir = default_data_dir() if data_dir is None else data_dir
     folder = dataset_folder(dataset, data_dir=data_dir)
     if is_prepared(folder):
@@ -81,8 +85,7 @@ def prepare(
                 err=True,
             )
         return folder
-    shipped = dataset_folder(dataset, data_dir=_SHIPPED)
-    if is_prepared(shipped) and mirror is None and archive is None:
+    if is_shipped:
         return shipped
     _require_vacant(folder)
     _make_writable(data_dir)
@@ -90,7 +93,9 @@ def prepare(
     waiting = f"Another process is preparing {folder}; waiting for it"
     with locked(
         data_dir / f".{dataset.name}.lock", when_busy=lambda: click.echo(waiting, err=True)
-    ):
+    ) as is_held:
+        if is_held:
+            remove_unfinished_folders(data_dir, dataset=dataset)
         # Whoever held the lock may have prepared it.
         if not is_prepared(folder):
             _make(dataset, data_dir=data_dir, archive=archive, sources=sources)
@@ -98,8 +103,18 @@ def prepare(
 
 
 def default_data_dir() -> Path:
-    """Returns the data folder that TFDS uses when it is not told one."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """Returns the data folder that TFDS uses when it is not told one.
+
+    Raises:
+        OSError: TFDS_DATA_DIR is a URL, or there is no home folder.
+    """
+    text = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    path = os.path.expanduser(text)  # noqa: PTH111 (Path's raises for a home of nobody)
+    if "://" in path or path.startswith("~"):
+        raise OSError(
+            f"{text}: no folder on this machine. Give one with --data-dir, or by TFDS_DATA_DIR."
+        )
+    return Path(path)
 
 
 def _require_vacant(folder: Path) -> None:
@@ -127,8 +142,7 @@ def _make_writable(data_dir: Path) -> None:
 def _make(
     dataset: DatasetFacts, *, data_dir: Path, archive: Path | None, sources: tuple[str, ...]
 ) -> None:
-    """Makes the folder; the caller holds the lock."""
-    remove_unfinished_folders(data_dir, dataset=dataset)
+    """Makes the folder."""
     downloads = data_dir / "downloads" / "keras-cifar" / dataset.name
     if archive is None:
         downloads.mkdir(parents=True, exist_ok=True)

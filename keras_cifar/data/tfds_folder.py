@@ -2,11 +2,11 @@
 
 import contextlib
 import io
+import json
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import click
@@ -19,10 +19,10 @@ from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.data.examples import Examples, Splits, check, in_canonical_order
 from keras_cifar.data.options import without_autotune
 from keras_cifar.errors import first_line
-from keras_cifar.files import TEMPORARY, sync, sync_tree
+from keras_cifar.files import TEMPORARY, sync, sync_tree, temporary_folder
 
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, ParseError, tf.errors.OpError)
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ParseError, tf.errors.OpError)
 
 
 def dataset_folder(dataset: DatasetFacts, *, data_dir: Path) -> Path:
@@ -52,6 +52,11 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
     try:
         examples, digest = in_canonical_order(_decode(folder, split=split))
         check(examples, digest, facts=getattr(dataset, split))
+    except (NotImplementedError, ImportError) as error:
+        raise OSError(
+            f"{folder}: is in a format that TFDS cannot read here ({first_line(error)}). "
+            "Prepare the data in another folder: keras-cifar data --data-dir FOLDER"
+        ) from error
     except _DAMAGED as error:
         reason = first_line(error)
         raise OSError(
@@ -64,11 +69,31 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
 def _decode(folder: Path, *, split: str) -> Examples:
     # The examples are kept in memory here; TFDS need not keep them a second time.
     read_config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
+    _refuse_foreign_code(folder / "features.json")
     builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:  # not for tf.data
+        rows = [(row["image"], row["label"]) for row in builder.as_data_source(split=split)]
+        return Examples(*map(np.array, zip(*rows, strict=True)))
     dataset = builder.as_dataset(split=split, batch_size=1000, read_config=read_config)
     batches = [(batch["image"].numpy(), batch["label"].numpy()) for batch in dataset]
     images, labels = zip(*batches, strict=True)
     return Examples(np.concatenate(images), np.concatenate(labels))
+
+
+def _refuse_foreign_code(features: Path) -> None:
+    """Raises ValueError where features.json names other modules than TFDS's, which imports any."""
+
+    def check(part: dict[str, Any]) -> dict[str, Any]:
+        for key in ("pythonClassName", "python_class_name", "type"):
+            name = part.get(key, _FEATURES)
+            if not str(name).startswith(_FEATURES):
+                raise ValueError(f"features.json names {name}, which is not of TFDS")
+        return part
+
+    json.loads(features.read_text(), object_hook=check)
+
+
+_FEATURES = "tensorflow_datasets.core.features."
 
 
 def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_prefix: str) -> Path:
@@ -89,10 +114,7 @@ def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_pr
     """
     folder = dataset_folder(dataset, data_dir=data_dir)
     try:
-        with TemporaryDirectory(
-            prefix=f"{TEMPORARY}{dataset.name}-", dir=data_dir, ignore_cleanup_errors=True
-        ) as name:
-            temporary = Path(name)
+        with temporary_folder(data_dir, prefix=f"{dataset.name}-") as temporary:
             builder = _Builder(splits, dataset=dataset, data_dir=temporary, id_prefix=id_prefix)
             _build(builder)
             unfinished = dataset_folder(dataset, data_dir=temporary)
@@ -100,7 +122,12 @@ def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_pr
             read_split(unfinished, split="test", dataset=dataset)
             sync_tree(unfinished)
             folder.parent.mkdir(exist_ok=True)
-            unfinished.replace(folder)
+            try:
+                unfinished.replace(folder)
+            except OSError:
+                # Where there are no locks, another process may have been quicker.
+                if not is_prepared(folder):
+                    raise
             sync(folder.parent)
             sync(data_dir)
     except (OSError, tf.errors.OpError) as error:

@@ -145,7 +145,7 @@ def _refuse_run(model_dir: Path) -> None:
 
 def _origin(run_dir: RunDir) -> dict[str, Any]:
     """Returns where a model comes from: run, settings, accuracy if it was evaluated, versions."""
-    settings, versions, device, choices = run_dir.read_record()
+    settings, versions, device, choices, _ = run_dir.read_record()
     return {
         "run": str(run_dir.path),
         "model_sha256": hashlib.sha256(run_dir.require_model().read_bytes()).hexdigest(),
@@ -164,7 +164,7 @@ def _evaluation(run_dir: RunDir) -> dict[str, Any] | None:
     try:
         metrics = json.loads(run_dir.metrics.read_text())
         return {name: metrics[name] for name in ("split", "examples", "loss", "accuracy")}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise OSError(
             f"{run_dir.metrics}: not the metrics.json of a run ({error}). "
             f"Measure it again: keras-cifar evaluate {run_dir.path}"

@@ -12,6 +12,29 @@ from typing import NamedTuple
 # A decoder takes 3 to 4 bytes for each pixel that a header claims, whatever the file's size.
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WebP")
+# How images begin that TensorFlow has no decoder for.
+_OTHER_FORMATS = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\0\0\1\0": "ICO",
+    b"8BPS": "Photoshop's format",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+}
+# ISO/IEC 23008-12, annex B, and AV1 Image File Format, section 7: brands of what is in the file.
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"mif1": "HEIC",
+    b"msf1": "HEIC",
+}
 
 
 class Header(NamedTuple):
@@ -72,7 +95,17 @@ def _read(encoded: bytes) -> Header:
         return _read_webp(encoded)
     if encoded.startswith(b"BM"):
         return _read_bmp(encoded)
+    if other := _other_format(encoded):
+        raise ValueError(f"an image in {other}, which cannot be read. Save it as PNG or JPEG")
     raise ValueError(f"not an image that can be read; expected {', '.join(FORMATS)}")
+
+
+def _other_format(encoded: bytes) -> str | None:
+    if encoded[4:8] == b"ftyp":
+        brands = encoded[8 : min(64, int.from_bytes(encoded[:4], "big"))]
+        return next((name for brand, name in _BRANDS.items() if brand in brands), None)
+    found = (name for start, name in _OTHER_FORMATS.items() if encoded.startswith(start))
+    return next(found, None)
 
 
 def _read_jpeg(encoded: bytes) -> Header:

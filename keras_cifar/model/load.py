@@ -8,6 +8,7 @@ import keras
 
 from keras_cifar.cifar10 import IMAGE_SHAPE, NUM_CLASSES
 from keras_cifar.errors import first_line
+from keras_cifar.model.foreign import check_scale, refuse_probabilities
 
 _REMEDY = "Name a model.keras, or the folder of a run, that keras-cifar train wrote."
 
@@ -23,7 +24,8 @@ def load_model(path: Path) -> keras.Model:
         Images (n, 32, 32, 3), in 0..255, to logits (n, 10).
 
     Raises:
-        OSError: no such file, not a Keras model, or one with other inputs or outputs.
+        OSError: no such file, not a Keras model, or one with other inputs or outputs: of another
+            shape or scale, or probabilities.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such model file. {_REMEDY}")
@@ -34,6 +36,8 @@ def load_model(path: Path) -> keras.Model:
     except _LOAD_ERRORS as error:
         raise OSError(f"{path}: not a Keras model ({first_line(error)}). {_REMEDY}") from error
     _check_shapes(model, path=path)
+    refuse_probabilities(model, path=path)
+    check_scale(model, path=path)
     return model
 
 

@@ -13,6 +13,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
 # What a run's model can be evaluated on.
 SPLITS = ("test", "validation", "train")
+# What config.json can hold of the settings that are no names.
+_KINDS = {
+    **dict.fromkeys(("epochs", "batch_size", "seed"), int),
+    **dict.fromkeys(("learning_rate", "weight_decay", "validation_fraction"), float),
+    "accelerate": bool,
+}
 _RECIPE = next(iter(RECIPES))
 _OPTIMIZER, _DEFAULTS = next(iter(RECIPES[_RECIPE].defaults.items()))
 
@@ -76,6 +82,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value that nothing can be trained with."""
+        for name, kind in _KINDS.items():
+            _check_kind(name, getattr(self, name), kind)
         _check_choice("recipe", self.recipe, tuple(RECIPES))
         _check_choice("dataset", self.dataset, tuple(DATASETS))
         _check_choice("optimizer", self.optimizer, tuple(RECIPES[self.recipe].defaults))
@@ -112,6 +120,13 @@ class TrainConfig:
     def dtype_policy(self) -> str:
         """Keras's name for the precision, which is not "auto"."""
         return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or isinstance(value, bool) != (kind is bool):
+        expected = {int: "a whole number", bool: "True or False"}.get(kind, "a number")
+        raise ValueError(f"{name}: got {value!r}, expected {expected}.")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -7,10 +7,11 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,14 @@ import uvloop
 from grpc_health.v1.health import HealthServicer
 
 from keras_cifar.serve.logs import logging_to
+from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.rest.http_app import HttpApp
 from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
+from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.rpc.grpc_api import add_services
 from keras_cifar.serve.rpc.grpc_server import add_health, add_ports, grpc_server
 from keras_cifar.serve.serving_error import ServingError
@@ -39,7 +42,8 @@ from keras_cifar.serving import BATCHING, METRICS_PATH
 _NOTICE_SECONDS = 1.0
 _DRAIN_SECONDS = 27.0
 _STOP_SECONDS = 30.0
-_OPEN_FILES = 65_536
+# Files that may be open, and what a Mac gives where that is too many.
+_OPEN_FILES = (65_536, 10_240)
 _log = logging.getLogger(__name__)
 
 
@@ -59,14 +63,18 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
     monitoring = settings.monitoring_config
     metrics_path = read_metrics_path(monitoring) if monitoring else METRICS_PATH
     _allow_many_connections()
+    _refuse_long_integers()
     last_resort = _last_resort()
     with ExitStack() as stack:
         stack.callback(last_resort.cancel)
         stack.enter_context(logging_to(settings.access_log))
         # The ports come before the models, which take seconds: one that is taken shows at once.
         bound = stack.enter_context(listener(settings))
-        executor = stack.enter_context(ThreadPoolExecutor(settings.limits.requests))
-        rpc = grpc_server(settings, executor)
+        # Each has its own threads: over gRPC, they wait for what slow clients send.
+        rest_threads, rpc_threads = (
+            stack.enter_context(ThreadPoolExecutor(settings.limits.requests)) for _ in range(2)
+        )
+        rpc = grpc_server(settings, runtime.memory, rpc_threads)
         add_services(rpc, models, runtime=runtime)
         health = add_health(rpc)
         rpc_address = add_ports(rpc, settings)
@@ -78,7 +86,10 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
             raise OSError(error.message) from error
         stack.enter_context(watching(models, settings))
         app = HttpApp(
-            models, runtime=runtime, settings=settings, metrics_path=metrics_path, executor=executor
+            RestApi(models, runtime),
+            settings=settings,
+            metrics_path=metrics_path,
+            executor=rest_threads,
         )
         http = http_server(app, settings, drain_seconds=_DRAIN_SECONDS)
         servers = _Servers(http, bound, app, rpc, health, last_resort)
@@ -93,7 +104,8 @@ def _runtime(settings: Settings) -> Runtime:
     else:
         batching = BATCHING["gpu" if tf.config.list_physical_devices("GPU") else "cpu"]
     metrics = Metrics(thread_pool_name=batching.thread_pool_name)
-    return Runtime(batching=batching, limits=settings.limits, metrics=metrics)
+    memory = Memory(settings.limits, metrics)
+    return Runtime(batching=batching, limits=settings.limits, metrics=metrics, memory=memory)
 
 
 def _model_configs(settings: Settings) -> list[ModelConfig]:
@@ -108,9 +120,21 @@ def _model_configs(settings: Settings) -> list[ModelConfig]:
 
 def _allow_many_connections() -> None:
     """Each is a file; the usual 1,024 are too few for those who connect and say nothing."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        with suppress(ValueError, OSError):  # more than the kernel gives, whatever the limits say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+
+
+def _refuse_long_integers() -> None:
+    """Has Python make no integer of many digits, each of which takes it as long as all before."""
+    if hasattr(sys, "set_int_max_str_digits"):  # not in Python 3.10.6 and before
+        sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
 
 
 @dataclass(frozen=True)

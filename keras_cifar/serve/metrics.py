@@ -3,7 +3,7 @@
 import re
 
 from grpc import StatusCode
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import disable_created_metrics
 
 _PREFIX = ":tensorflow:serving:"
@@ -53,6 +53,17 @@ class Metrics:
             ["model_path", "status"],
             buckets=_LATENCY,
         )
+        # TensorFlow Serving has no such limit, hence no such names.
+        self._held = Gauge(
+            "keras_cifar_request_bytes",
+            "Bytes of requests in memory, of those that --max-total-bytes limits.",
+            registry=self._registry,
+        )
+        self._no_room = Counter(
+            "keras_cifar_requests_without_room",
+            "Requests refused because of --max-total-bytes.",
+            registry=self._registry,
+        )
         pool = {"thread_pool_name": thread_pool_name}
         self._queuing = self._histogram(
             "batching_session:queuing_latency",
@@ -96,6 +107,14 @@ class Metrics:
     def warmed_up(self, path: str, *, microseconds: float, code: StatusCode) -> None:
         """Counts a version's warm-up."""
         self._warmup.labels(path, code.name).observe(microseconds)
+
+    def holds(self, size: int) -> None:
+        """Counts more bytes of requests in memory, or fewer."""
+        self._held.inc(size)
+
+    def had_no_room(self) -> None:
+        """Counts a request that was refused because others hold too much."""
+        self._no_room.inc()
 
     def exposition(self) -> bytes:
         """Returns all of them in Prometheus's text format 0.0.4."""

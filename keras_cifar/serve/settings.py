@@ -16,12 +16,38 @@ class Limits:
         pixels: that an encoded image claims. A decoder needs about 15 bytes for each.
         seconds: until a request over REST must have its answer.
         requests: at work or waiting at the same time.
+        total_bytes: that all requests together may hold, at least twice `body_bytes`: what has come
+            of them, and what they are unpacked to.
     """
 
     body_bytes: int = 64 * 2**20
     pixels: int = 50_000_000
     seconds: float = 30.0
     requests: int = 256
+    total_bytes: int = 512 * 2**20
+
+    def __post_init__(self) -> None:
+        """Checks what belongs together."""
+        if self.total_bytes < 2 * self.body_bytes:
+            raise ValueError(
+                f"total_bytes: got {self.total_bytes}, expected at least twice --max-body-bytes, "
+                f"{2 * self.body_bytes}."
+            )
+
+    @property
+    def values(self) -> int:
+        """How many values a request may have: each takes many times its size, and its time."""
+        return max(2**20, self.body_bytes // 64)
+
+    @property
+    def arrivals(self) -> int:
+        """How many messages may arrive over gRPC at a time: gRPC tells only when one is there."""
+        return max(1, self.total_bytes // 2 // self.body_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """What all other requests may hold."""
+        return self.total_bytes - self.arrivals * self.body_bytes
 
 
 @dataclass(frozen=True)

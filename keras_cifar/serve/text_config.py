@@ -1,5 +1,6 @@
 """TensorFlow Serving's configuration files in text format, and what is allowed in them."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,19 @@ def read_metrics_path(path: Path) -> str | None:
     """Reads a monitoring.config: where the metrics are, or None where they are off.
 
     Raises:
-        OSError: it cannot be read or parsed.
+        OSError: it cannot be read or parsed, or names no path.
     """
     prometheus = _message("PrometheusConfig", {"enable": "bool", "path": "string"})
     config = _parse(path, _message("MonitoringConfig", {"prometheus_config": prometheus}))
     if not config.prometheus_config.enable:
         return None
-    return config.prometheus_config.path or METRICS_PATH
+    metrics_path = str(config.prometheus_config.path) or METRICS_PATH
+    if not re.fullmatch(r"/[^?#\s]*", metrics_path):
+        raise OSError(
+            f"{path}: prometheus_config.path: got {metrics_path!r}, expected a path that begins "
+            'with "/", without a query.'
+        )
+    return metrics_path
 
 
 def read_models(path: Path) -> list[ModelConfig]:

@@ -4,6 +4,9 @@ import hashlib
 import io
 import json
 import shutil
+import tokenize
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +16,17 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_cifar.errors import first_line
 from keras_cifar.files import TEMPORARY, replacing, sync
 
 # The newest and the one before it, to fall back on.
 KEPT = 2
 _DIGEST_BYTES = hashlib.sha256().digest_size
+# What NumPy raises for an archive of something else: a digest proves no more than that it is whole.
+_OTHER_CONTENT = (
+    *(AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass
@@ -90,14 +99,17 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Reads one checkpoint; raises ValueError if it is torn or was altered."""
+    """Reads one checkpoint; raises ValueError if it is torn, was altered or is none."""
     content = path.read_bytes()
     digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError(f"{path}: torn or altered.")
-    with np.load(io.BytesIO(archive)) as arrays:
-        progress = Progress(**json.loads(str(arrays["progress"])))
-        return Checkpoint(progress, [arrays[f"variable_{n}"] for n in range(len(arrays) - 1)])
+    try:
+        with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
+            progress = Progress(**json.loads(str(arrays["progress"])))
+            return Checkpoint(progress, [arrays[f"variable_{n}"] for n in range(len(arrays) - 1)])
+    except _OTHER_CONTENT as error:
+        raise ValueError(f"{path}: not a checkpoint ({first_line(error)}).") from error
 
 
 def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
-from keras_cifar.data.prepare import load
+from keras_cifar.data.prepare import load, prepare
+from keras_cifar.data.tfds_folder import read_split
 from keras_cifar.files import locked, remove_unfinished, require_writable, sync
 from keras_cifar.machine import (
     ONEDNN,
@@ -61,7 +62,9 @@ def train(
     require_writable(run_dir.path, name="--run-dir")
     if existing == "refuse":
         _refuse_existing(run_dir)
-    examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
+    dataset = DATASETS[config.dataset]
+    folder = prepare(dataset, data_dir=data_dir)
+    examples = read_split(folder, split="train", dataset=dataset)
     if not run_dir.path.is_dir():
         run_dir.path.mkdir(parents=True, exist_ok=True)
         sync(run_dir.path.absolute().parent)
@@ -71,7 +74,10 @@ def train(
         _clear(run_dir)
         # Before config.json: from then on, a run without this folder is one that has ended.
         run_dir.checkpoint.mkdir()
-        run_dir.write_record(RunRecord(config, package_versions(), _device(), choices))
+        record = RunRecord(
+            config, package_versions(), _device(), choices, data_dir=folder.absolute().parents[1]
+        )
+        run_dir.write_record(record)
         with out_of_memory_in_words(config):
             return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
 
@@ -101,12 +107,18 @@ def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     strategy = config.strategy
     if strategy == "auto":
         strategy = "mirrored" if several and can_mirror else "single"
-    choices = {"precision": f"{precision} ({reason})", "oneDNN": _onednn()}
-    if device_kind() == "GPU":
-        choices["XLA"] = "{} ({})".format(*xla.state(strategy, device="GPU"))
+    choices = {"precision": f"{precision} ({reason})", **_ways(strategy)}
     for name, choice in choices.items():
         click.echo(f"{name}: {choice}", err=True)
     return dataclasses.replace(config, precision=precision, strategy=strategy), choices
+
+
+def _ways(strategy: str) -> dict[str, str]:
+    """Returns how this process computes, and why, by name: "oneDNN", and on a GPU "XLA"."""
+    ways = {"oneDNN": onednn()}
+    if device_kind() == "GPU":
+        ways["XLA"] = xla.state(strategy, device="GPU")
+    return {name: f"{state} ({reason})" for name, (state, reason) in ways.items()}
 
 
 def _refuse_existing(run_dir: RunDir) -> None:
@@ -122,7 +134,7 @@ def _refuse_existing(run_dir: RunDir) -> None:
         )
 
 
-def _owned(run_dir: RunDir) -> AbstractContextManager[None]:
+def _owned(run_dir: RunDir) -> AbstractContextManager[bool]:
     """Keeps other processes out of the run's folder."""
 
     def refuse() -> None:
@@ -171,7 +183,7 @@ def resume(
     Args:
         run_dir: holds the run.
         record: what the run's config.json holds, where the caller has read it already.
-        data_dir: as `train`'s.
+        data_dir: as `train`'s; None for where this run had them, if that folder is still there.
         tensorboard: as `train`'s.
 
     Raises:
@@ -190,7 +202,8 @@ def resume(
         _warn_of_another_machine(run_dir, record)
         remove_unfinished(run_dir.checkpoint)
         start = checkpoint.load_newest(run_dir.checkpoint)
-        examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
+        dataset, data_dir = DATASETS[config.dataset], record.find_data(data_dir)
+        examples = load(dataset, split="train", data_dir=data_dir)
         with out_of_memory_in_words(config):
             return fit(config, run_dir, examples=examples, start=start, tensorboard=tensorboard)
 
@@ -221,14 +234,11 @@ def _warn_of_another_machine(run_dir: RunDir, record: RunRecord) -> None:
         text = f"was started {then}; {now} it will end nearly the same, not to the bit.{way_out}"
         click.echo(f"{run_dir.path}: {text}", err=True)
 
-    device, with_onednn = _device(), _onednn()
+    device = _device()
     if record.device != device:
         warn(f"on {record.device}", f"on this machine ({device})")
-    then = record.choices.get("oneDNN", with_onednn)
-    if then != with_onednn:
-        way_out = f" {ONEDNN}, 1 or 0, is read at the start."
-        warn(f"with oneDNN {then}", f"with oneDNN {with_onednn}", way_out=way_out)
-
-
-def _onednn() -> str:
-    return "{} ({})".format(*onednn())
+    for name, now in _ways(record.settings.strategy).items():
+        then = record.choices.get(name, now)
+        if then.split()[0] != now.split()[0]:  # for another reason it would be the same
+            way_out = f" {ONEDNN}, 1 or 0, is read at the start." if name == "oneDNN" else ""
+            warn(f"with {name} {then}", f"with {name} {now}", way_out=way_out)

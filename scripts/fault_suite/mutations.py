@@ -54,7 +54,7 @@ MUTATIONS = (
     Mutation(
         "the lock of a run",
         _FILES,
-        "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.flock(file, operation)",
         "pass",
         _FAST,
         fault="two",

@@ -113,6 +113,9 @@ def _files_in_tar(path: Path, max_bytes: int) -> Iterator[_File]:
     # A stream is read once, front to back, and never further than the limit, headers included.
     with _unpacked(path) as stream, _open_tar(_Bounded(stream, limit=max_bytes)) as archive:
         for member in archive:
+            # To pass over a member, tarfile reads as often as its header says, past the end too.
+            if member.size > max_bytes:
+                raise ValueError(f"{member.name} in it unpacks to more than CIFAR-10")
             if _batch_name(member.name) not in _BATCHES:
                 continue
             file = archive.extractfile(member) if member.isreg() else None

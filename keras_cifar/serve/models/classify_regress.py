@@ -8,6 +8,7 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
+from keras_cifar.serve.memory import Hold
 from keras_cifar.serve.models.model_info import describe
 from keras_cifar.serve.models.servable import Arrays, Servable
 from keras_cifar.serve.serving_error import ServingError, invalid
@@ -45,8 +46,9 @@ def _answered(
     """Fills `response` in and returns it."""
     name = _signature_name(servable, request.model_spec)
     _check_signature(servable.signatures[name], method=method)
-    examples = _examples(servable, request.input)
-    outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
+    with Hold(servable.runtime.memory) as hold:
+        examples = _examples(servable, request.input, hold)
+        outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
     describe(servable, response.model_spec, signature_name=name)
     _FILL[method](response.result, outputs, count=len(examples))
     return response
@@ -59,9 +61,16 @@ def multi_inference(servable: Servable, request: Any, *, deadline: float) -> Any
         ServingError: the request is wrong, or could not be computed.
     """
     _check_tasks(servable, request.tasks)
-    examples = _examples(servable, request.input)
+    with Hold(servable.runtime.memory) as hold:
+        examples = _examples(servable, request.input, hold)
+        return _answered_all(servable, request.tasks, examples, deadline=deadline)
+
+
+def _answered_all(
+    servable: Servable, tasks: Any, examples: npt.NDArray[np.object_], *, deadline: float
+) -> Any:
     response = inference_pb2.MultiInferenceResponse()
-    for task in request.tasks:
+    for task in tasks:
         name = _signature_name(servable, task.model_spec)
         result = response.results.add()
         describe(servable, result.model_spec, signature_name=name)
@@ -109,17 +118,19 @@ def _check_signature(signature: Any, *, method: str) -> None:
         raise invalid(f"No regression outputs found in SignatureDef: {list(signature.outputs)}")
 
 
-def _examples(servable: Servable, given: Any) -> npt.NDArray[np.object_]:
+def _examples(servable: Servable, given: Any, hold: Hold) -> npt.NDArray[np.object_]:
     """Returns the serialised tf.Examples of a tensorflow.serving.Input; never none."""
     kind = given.WhichOneof("kind")
     if kind is None or not getattr(given, kind).examples:
         raise invalid("Input is empty")
     examples = getattr(given, kind).examples
+    hold.add(given.ByteSize())
     if kind == "example_list_with_context":
         context = given.example_list_with_context.context
         size, limit = context.ByteSize() * len(examples), servable.runtime.limits.body_bytes
         if size > limit:
             raise invalid(f"the context, for each example: {size} bytes, expected at most {limit}")
+        hold.add(size)
         # One message after another is both, merged, as protobuf and tf.io.parse_example read it.
         shared = context.SerializeToString()
         return np.array([shared + example.SerializeToString() for example in examples], object)

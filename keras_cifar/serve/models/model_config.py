@@ -1,5 +1,6 @@
 """Which versions of a model are to be served, and under which labels."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,9 +46,9 @@ def model_configs(message: Any) -> list[ModelConfig]:
             "Only ModelConfigList is currently supported"
         )
     configs = [_model_config(entry) for entry in message.model_config_list.config]
-    for config in configs:
-        if [other.name for other in configs].count(config.name) > 1:
-            raise invalid(f"Illegal to list model {config.name} multiple times in config list")
+    for name, count in Counter(config.name for config in configs).items():
+        if count > 1:
+            raise invalid(f"Illegal to list model {name} multiple times in config list")
     return configs
 
 

@@ -10,11 +10,16 @@ from grpc import StatusCode
 from tensorflow_serving.apis import predict_pb2
 
 from keras_cifar.image.header import check_header
+from keras_cifar.serve.memory import Hold
 from keras_cifar.serve.models.model_info import describe
 from keras_cifar.serve.models.servable import Arrays, Servable
 from keras_cifar.serve.models.tensors import to_array, to_proto
 from keras_cifar.serve.serving_error import ServingError, invalid
 from keras_cifar.serving import BYTES_INPUT, DEFAULT_SIGNATURE
+
+# The marker of a scan: a few bytes, for which the decoder goes over all pixels. A progressive JPEG
+# has about 10 of them, and its previews as many.
+_JPEG_SCAN, _MAX_JPEG_SCANS = b"\xff\xda", 100
 
 
 def predict(servable: Servable, request: Any, *, deadline: float) -> Any:
@@ -37,8 +42,12 @@ def predict(servable: Servable, request: Any, *, deadline: float) -> Any:
     _check_names(request.inputs, expected=signature.inputs)
     wanted = _wanted(list(request.output_filter), present=signature.outputs)
     limit = servable.runtime.limits.body_bytes
-    inputs = {key: to_array(proto, max_bytes=limit) for key, proto in request.inputs.items()}
-    outputs = run(servable, name, inputs, deadline=deadline)
+    with Hold(servable.runtime.memory) as hold:
+        inputs = {
+            key: to_array(proto, max_bytes=limit, hold=hold.add)
+            for key, proto in request.inputs.items()
+        }
+        outputs = run(servable, name, inputs, deadline=deadline)
     response = predict_pb2.PredictResponse()
     describe(servable, response.model_spec, signature_name=name)
     for key in wanted:
@@ -108,6 +117,11 @@ def _check_images(images: npt.NDArray[np.object_], *, max_pixels: int) -> None:
     """
     for position, encoded in enumerate(images.ravel()):
         try:
-            check_header(encoded, max_pixels=max_pixels)
+            header = check_header(encoded, max_pixels=max_pixels)
         except ValueError as error:
             raise invalid(f"{BYTES_INPUT}[{position}]: {error}") from error
+        if header.format == "JPEG" and (scans := encoded.count(_JPEG_SCAN)) > _MAX_JPEG_SCANS:
+            raise invalid(
+                f"{BYTES_INPUT}[{position}]: a JPEG of {scans} scans; at most {_MAX_JPEG_SCANS} "
+                "are read, since each goes over the whole image. Save it anew"
+            )

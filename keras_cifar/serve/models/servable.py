@@ -14,6 +14,8 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow.core.protobuf import config_pb2
 
+from keras_cifar.machine import granted_threads
+from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.serving_error import ServingError, from_tensorflow, invalid
 from keras_cifar.serve.settings import Limits
@@ -32,6 +34,7 @@ class Runtime:
     batching: Batching
     limits: Limits
     metrics: Metrics
+    memory: Memory
 
 
 class Servable:
@@ -51,7 +54,9 @@ class Servable:
         self._few = threading.Semaphore(runtime.batching.num_batch_threads)
         # Each request runs in its caller's thread. Handing its few operations to a pool costs
         # more than they do; the convolutions use all cores all the same.
-        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
+        config = tf.compat.v1.ConfigProto(
+            inter_op_parallelism_threads=-1, intra_op_parallelism_threads=granted_threads()
+        )
         config.gpu_options.allow_growth = True
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
@@ -152,14 +157,19 @@ class Servable:
         self.runtime.metrics.ran(self.model, microseconds=1e6 * (time.perf_counter() - started))
         return dict(zip(sorted(signature.outputs), results, strict=True))
 
+    def check_size(self, signature_name: str, size: int) -> None:
+        """Refuses more examples than a batch of a signature may have."""
+        limit = self.runtime.batching.max_batch_size
+        if signature_name in self._batched and size > limit:
+            raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
+
     def _in_a_batch(
         self, signature_name: str, values: Sequence[npt.NDArray[Any]], *, deadline: float
     ) -> list[npt.NDArray[Any]]:
-        size, limit = len(values[0]), self.runtime.batching.max_batch_size
+        size = len(values[0])
         if not size:
             raise invalid("No examples in the request")
-        if size > limit:
-            raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
+        self.check_size(signature_name, size)
         times = np.tile([time.time(), deadline], (size, 1))
         try:
             *results, waited, sizes = self._batched[signature_name](times, *values)

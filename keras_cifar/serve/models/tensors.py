@@ -1,6 +1,7 @@
 """tensorflow.TensorProto to arrays and back."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,18 @@ _FIELDS = {
     tf.half: "half_val",
     tf.bfloat16: "half_val",
 }
+_MAX_DIMENSIONS = 64  # of NumPy
 # What each string takes beyond its bytes: tensorflow::tstring.
 _STRING_BYTES = 24
 
 
-def to_array(proto: Any, *, max_bytes: int) -> npt.NDArray[Any]:
+def to_array(proto: Any, *, max_bytes: int, hold: Callable[[int], None]) -> npt.NDArray[Any]:
     """Returns a TensorProto's value.
 
     Args:
         proto: a few bytes of it may claim a value of any size, filled with one number.
         max_bytes: of the value; beyond, it is refused.
+        hold: is told how many bytes there will be more in memory.
 
     Raises:
         ServingError: it is not well-formed, or too large.
@@ -41,10 +44,14 @@ def to_array(proto: Any, *, max_bytes: int) -> npt.NDArray[Any]:
     try:
         dtype = tf.as_dtype(proto.dtype)
         shape = [dim.size for dim in proto.tensor_shape.dim]
+        if len(shape) > _MAX_DIMENSIONS:  # whose product might have megabytes
+            raise invalid(f"malformed tensor: {len(shape)} dimensions, at most {_MAX_DIMENSIONS}")
         if dtype in (tf.resource, tf.variant):
             raise invalid(f"tensor of type {dtype.name}: expected numbers or strings")
-        if min(shape, default=0) < 0 or _bytes(proto, dtype, math.prod(shape)) > max_bytes:
+        size = _bytes(proto, dtype, math.prod(shape))
+        if min(shape, default=0) < 0 or size > max_bytes:
             raise invalid(f"tensor of shape {shape}: expected at most {max_bytes} bytes")
+        hold(size)
         return np.asarray(tf.make_ndarray(proto))
     except (TypeError, ValueError, OverflowError) as error:
         raise invalid(f"malformed tensor: {error}") from error

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from concurrent.futures import Executor
+from contextlib import ExitStack
 
 import anyio
 from grpc import StatusCode
@@ -12,28 +13,28 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from keras_cifar.serve.access_log import Record
-from keras_cifar.serve.models.registry import Models
-from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.memory import Hold
 from keras_cifar.serve.rest.json_body import unzipped
-from keras_cifar.serve.rest.rest_api import answer
+from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import bears_token
 
 JSON = "application/json"
+_MAX_MESSAGE = 64 * 1024  # characters: what a URL may have
 _log = logging.getLogger(__name__)
 
 
 class ApiRequests:
     """Answers requests to the API that bear the token, as many at a time as the limits allow."""
 
-    def __init__(
-        self, models: Models, *, runtime: Runtime, token: str | None, executor: Executor
-    ) -> None:
-        self._models = models
-        self._runtime = runtime
+    def __init__(self, api: RestApi, *, token: str | None, executor: Executor) -> None:
+        self._api = api
+        self._limits = api.runtime.limits
+        self._memory = api.runtime.memory
         self._token = token
         self._executor = executor
         self._busy = 0
+        self._arriving: dict[Hold, anyio.CancelScope] = {}  # the oldest first
 
     async def response(self, request: Request) -> Response:
         """Answers with what came of a request, and writes that down."""
@@ -53,25 +54,25 @@ class ApiRequests:
             text = "internal error; the server's log has more"
             return _failure(record, ServingError(StatusCode.INTERNAL, text))
         finally:
-            record.close(self._runtime.metrics)
+            record.close(self._api.runtime.metrics)
 
     async def _answer(self, request: Request, record: Record) -> bytes:
-        limits = self._runtime.limits
+        limits = self._limits
         deadline = time.time() + limits.seconds
-        try:
-            with anyio.fail_after(limits.seconds):
-                body = await _body(request, max_bytes=limits.body_bytes)
-        except TimeoutError as error:
-            raise _refused(408, f"the body did not arrive in {limits.seconds:g} s") from error
-        record.request_bytes = len(body)
-        if self._busy >= limits.requests:
-            raise ServingError(
-                StatusCode.UNAVAILABLE, f"{limits.requests} requests are waiting already"
-            )
-        self._busy += 1
-        work = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._work, request, body, record, deadline
-        )
+        with ExitStack() as stack:
+            hold = stack.enter_context(Hold(self._memory))
+            body = await self._arrived(request, hold)
+            record.request_bytes = len(body)
+            if self._busy >= limits.requests:
+                raise ServingError(
+                    StatusCode.UNAVAILABLE, f"{limits.requests} requests are waiting already"
+                )
+            self._busy += 1
+            future = self._executor.submit(self._work, request, body, record, hold, deadline)
+            # When the thread has done with it, which may be later than an answer is waited for.
+            future.add_done_callback(lambda _: hold.release())
+            stack.pop_all()
+        work = asyncio.wrap_future(future)
         work.add_done_callback(self._has_worked)
         try:
             return await asyncio.wait_for(work, deadline - time.time())
@@ -80,16 +81,48 @@ class ApiRequests:
                 StatusCode.DEADLINE_EXCEEDED, f"no answer within {limits.seconds:g} s"
             ) from error
 
-    def _work(self, request: Request, body: bytes, record: Record, deadline: float) -> bytes:
-        if request.headers.get("content-encoding", "").lower() == "gzip":
-            body = unzipped(body, max_bytes=self._runtime.limits.body_bytes)
-        return answer(
-            self._models,
-            request.method,
-            target(request),
-            body=body,
-            record=record,
-            deadline=deadline,
+    async def _arrived(self, request: Request, hold: Hold) -> bytearray:
+        """Returns a body, once it is there as a whole."""
+        with anyio.move_on_after(self._limits.seconds) as scope:
+            self._arriving[hold] = scope
+            try:
+                return await self._body(request, hold)
+            finally:
+                del self._arriving[hold]
+        if scope.deadline > anyio.current_time():
+            raise self._memory.refusal()
+        raise _refused(408, f"the body did not arrive in {self._limits.seconds:g} s")
+
+    async def _body(self, request: Request, hold: Hold) -> bytearray:
+        length, most = request.headers.get("content-length", ""), self._limits.body_bytes
+        # The protocol has seen to it that it is a number; of thousands of zeros, Python makes none.
+        if length.isdecimal() and int(length.lstrip("0") or "0") > most:
+            raise _refused(413, f"a body of {length} bytes; at most {most} are read")
+        body = bytearray()
+        async for chunk in request.stream():
+            if len(body) + len(chunk) > most:
+                raise _refused(413, f"the body has over {most} bytes; no more are read")
+            await self._make_room(hold, len(chunk))
+            body += chunk
+        return body
+
+    async def _make_room(self, hold: Hold, size: int) -> None:
+        """Holds some more bytes, at the expense of the bodies that have been coming for longest."""
+        while not hold.arrive(size):
+            oldest, scope = next(iter(self._arriving.items()))
+            if oldest is hold:
+                raise self._memory.refusal()
+            scope.cancel()
+            while oldest in self._arriving:  # until it has heard of that
+                await asyncio.sleep(0)
+
+    def _work(
+        self, request: Request, body: bytearray, record: Record, hold: Hold, deadline: float
+    ) -> bytes:
+        if "gzip" in request.headers.get("content-encoding", "").lower():  # x-gzip too
+            body = unzipped(body, max_bytes=self._limits.body_bytes, hold=hold.add)
+        return self._api.answer(
+            request.method, target(request), body=body, record=record, deadline=deadline
         )
 
     def _has_worked(self, _: object) -> None:
@@ -121,19 +154,9 @@ def target(request: Request) -> str:
     return f"{path}?{query}" if query else path
 
 
-async def _body(request: Request, *, max_bytes: int) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise _refused(413, f"a body of {length} bytes; at most {max_bytes} are read")
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _refused(413, f"the body has over {max_bytes} bytes; no more are read")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def error_response(error: ServingError) -> Response:
-    """Returns an error in TensorFlow Serving's form."""
-    return Response(json.dumps({"error": error.message}), error.http_status, media_type=JSON)
+    """Returns an error in TensorFlow Serving's form; of what it quotes, no megabytes."""
+    text = error.message
+    if len(text) > _MAX_MESSAGE:
+        text = f"{text[:_MAX_MESSAGE]}...TRUNCATED"
+    return Response(json.dumps({"error": text}), error.http_status, media_type=JSON)

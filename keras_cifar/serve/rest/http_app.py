@@ -8,8 +8,6 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from keras_cifar.serve.models.registry import Models
-from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.page import render
 from keras_cifar.serve.page.about import about
 from keras_cifar.serve.rest.api_requests import (
@@ -19,6 +17,7 @@ from keras_cifar.serve.rest.api_requests import (
     require_token,
     target,
 )
+from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Settings
 
@@ -44,8 +43,7 @@ class HttpApp:
     """An ASGI application.
 
     Args:
-        models: that may be asked.
-        runtime: what the models share.
+        api: answers what is asked of the models.
         settings: of which token and CORS count.
         metrics_path: None for no metrics.
         executor: whose threads compute the answers.
@@ -56,21 +54,18 @@ class HttpApp:
 
     def __init__(
         self,
-        models: Models,
+        api: RestApi,
         *,
-        runtime: Runtime,
         settings: Settings,
         metrics_path: str | None,
         executor: Executor,
     ) -> None:
         self.is_draining = False
-        self._models = models
-        self._runtime = runtime
+        self._models = api.models
+        self._metrics = api.runtime.metrics
         self._settings = settings
         self._metrics_path = metrics_path
-        self._api_requests = ApiRequests(
-            models, runtime=runtime, token=settings.token, executor=executor
-        )
+        self._api_requests = ApiRequests(api, token=settings.token, executor=executor)
         self._page = render()
         routes = [
             Route("/", self._get_page),
@@ -78,8 +73,6 @@ class HttpApp:
             Route("/v2/health/live", self._get_live),
             Route("/v2/health/ready", self._get_ready),
         ]
-        if metrics_path:
-            routes.append(Route(metrics_path, self._get_metrics))
         self._router = Router(routes, default=self._other)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,11 +113,13 @@ class HttpApp:
         if request.url.query:
             text = f"Unexpected path: {target(request)}. Should be {self._metrics_path}"
             return Response(text, 400)
-        return Response(self._runtime.metrics.exposition(), media_type=_TEXT)
+        return Response(self._metrics.exposition(), media_type=_TEXT)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        if scope["path"].lower().startswith("/v1/"):
+        if scope["path"] == self._metrics_path:  # of any form, hence no Route
+            response = await self._get_metrics(request)
+        elif scope["path"].lower().startswith("/v1/"):
             response = await self._api(request)
         else:
             response = Response("Not Found", 404)

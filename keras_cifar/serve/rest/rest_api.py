@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -16,10 +18,15 @@ from keras_cifar.serve.models.classify_regress import classify, regress
 from keras_cifar.serve.models.model_info import SIGNATURES, describe, model_status, signature_map
 from keras_cifar.serve.models.predict_tensors import run
 from keras_cifar.serve.models.registry import Models
-from keras_cifar.serve.models.servable import Servable
+from keras_cifar.serve.models.servable import Runtime, Servable
 from keras_cifar.serve.rest.json_body import parse_body
 from keras_cifar.serve.rest.json_examples import classifications, read_request, regressions
-from keras_cifar.serve.rest.json_inputs import read_inputs, request_format, signature_name
+from keras_cifar.serve.rest.json_inputs import (
+    ROWS,
+    read_inputs,
+    request_format,
+    signature_name,
+)
 from keras_cifar.serve.rest.json_outputs import predictions
 from keras_cifar.serve.serving_error import invalid
 
@@ -29,42 +36,74 @@ _POST = re.compile(
     rf"(?i)/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<method>classify|regress|predict)"
 )
 _GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?P<metadata>/metadata)?")
+_Compute = Callable[[float], Any]
 
 
-def answer(
-    models: Models, method: str, target: str, *, body: bytes, record: Record, deadline: float
-) -> bytes:
-    """Answers a request to the API.
+@dataclass(frozen=True)
+class RestApi:
+    """TensorFlow Serving's REST API.
 
-    Args:
+    Attributes:
         models: that may be asked.
-        method: of HTTP.
-        target: the path as it was sent, with its query.
-        body: uncompressed.
-        record: where it is noted who answered, and how many examples.
-        deadline: seconds since the epoch.
-
-    Returns:
-        JSON.
-
-    Raises:
-        ServingError: there is no answer.
+        runtime: what they share.
     """
-    if method == "POST" and (match := _POST.fullmatch(target)) and match["method"] in _APIS:
-        record.api = match["method"].capitalize()
-        parsed = parse_body(body)
-        with models.borrow(**_chosen(match)) as servable:
-            record.model, record.version = servable.model, servable.version
-            try:
-                result = _APIS[match["method"]](servable, parsed, record=record, deadline=deadline)
-            except UnicodeEncodeError as error:  # of text such as "\ud800"
-                text = "JSON Parse error: The surrogate pair in string is invalid."
-                raise invalid(text) from error
-    elif method == "GET" and (match := _GET.fullmatch(target)):
-        result = _describe(models, match)
-    else:
-        raise invalid(f"Malformed request: {method} {target}")
-    return json.dumps(result).encode()
+
+    models: Models
+    runtime: Runtime
+
+    def answer(
+        self,
+        method: str,
+        target: str,
+        *,
+        body: bytes | bytearray,
+        record: Record,
+        deadline: float,
+    ) -> bytes:
+        """Answers a request.
+
+        Args:
+            method: of HTTP.
+            target: the path as it was sent, with its query.
+            body: uncompressed.
+            record: where it is noted who answered, and how many examples.
+            deadline: seconds since the epoch.
+
+        Returns:
+            JSON.
+
+        Raises:
+            ServingError: there is no answer.
+        """
+        if method == "POST" and (match := _POST.fullmatch(target)) and match["method"] in _READERS:
+            record.api = match["method"].capitalize()
+            result = self._infer(match, body, record=record, deadline=deadline)
+        elif method == "GET" and (match := _GET.fullmatch(target)):
+            result = _describe(self.models, match)
+        else:
+            raise invalid(f"Malformed request: {method} {target}")
+        return json.dumps(result).encode()
+
+    def _infer(
+        self,
+        match: re.Match[str],
+        body: bytes | bytearray,
+        *,
+        record: Record,
+        deadline: float,
+    ) -> Any:
+        with ExitStack() as borrowed:
+            with self.runtime.memory.turn(len(body), deadline=deadline):
+                parsed = parse_body(body, max_values=self.runtime.limits.values)
+                servable = borrowed.enter_context(self.models.borrow(**_chosen(match)))
+                record.model, record.version = servable.model, servable.version
+                try:
+                    compute = _READERS[match["method"]](servable, parsed, record=record)
+                except UnicodeEncodeError as error:  # of text such as "\ud800"
+                    text = "JSON Parse error: The surrogate pair in string is invalid."
+                    raise invalid(text) from error
+                del parsed  # before the next one is
+            return compute(deadline)
 
 
 def _chosen(match: re.Match[str]) -> dict[str, Any]:
@@ -84,35 +123,38 @@ def _number(version: str) -> int:
     return int(digits)
 
 
-def _predict(
-    servable: Servable, body: dict[str, Any], *, record: Record, deadline: float
-) -> dict[str, Any]:
+def _read_predict(servable: Servable, body: dict[str, Any], *, record: Record) -> _Compute:
+    """Returns what computes the answer to a body, of which it keeps the tensors."""
     name = signature_name(body)
     if name not in servable.signatures:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     key = request_format(body)
+    if key == ROWS and isinstance(body[key], list):
+        servable.check_size(name, len(body[key]))  # before each of many rows is looked at
     inputs = read_inputs(body, servable.signatures[name].inputs)
     record.examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
-    return predictions(run(servable, name, inputs, deadline=deadline), key=key)
+    return lambda deadline: predictions(run(servable, name, inputs, deadline=deadline), key=key)
 
 
-def _answer_examples(
-    servable: Servable, body: dict[str, Any], *, method: str, record: Record, deadline: float
-) -> dict[str, Any]:
+def _read_examples(
+    servable: Servable, body: dict[str, Any], *, method: str, record: Record
+) -> _Compute:
     make_request, compute, as_json = _EXAMPLES[method]
     request = make_request()
     read_request(body, request, method=method)
     record.examples = len(body["examples"])
-    return {"results": as_json(compute(servable, request, deadline=deadline).result)}
+    return lambda deadline: {
+        "results": as_json(compute(servable, request, deadline=deadline).result)
+    }
 
 
 _EXAMPLES: dict[str, tuple[Callable[[], Any], Callable[..., Any], Callable[[Any], Any]]] = {
     "classify": (classification_pb2.ClassificationRequest, classify, classifications),
     "regress": (regression_pb2.RegressionRequest, regress, regressions),
 }
-_APIS: dict[str, Callable[..., dict[str, Any]]] = {
-    "predict": _predict,
-    **{method: partial(_answer_examples, method=method) for method in _EXAMPLES},
+_READERS: dict[str, Callable[..., _Compute]] = {
+    "predict": _read_predict,
+    **{method: partial(_read_examples, method=method) for method in _EXAMPLES},
 }
 
 

@@ -9,21 +9,24 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from keras_cifar.serve.rpc.interceptors import DecodingInterceptor, TokenInterceptor
+from keras_cifar.serve.memory import Memory
+from keras_cifar.serve.rpc.interceptors import MessageInterceptor, TokenInterceptor
 from keras_cifar.serve.settings import Settings, address
 
 
-def grpc_server(settings: Settings, executor: Executor) -> grpc.Server:
+def grpc_server(settings: Settings, memory: Memory, executor: Executor) -> grpc.Server:
     """Returns a server without services or ports."""
     tokens = [TokenInterceptor(settings.token)] if settings.token else []
     return grpc.server(
         executor,
-        interceptors=[*tokens, DecodingInterceptor()],
+        interceptors=[*tokens, MessageInterceptor(settings.limits, memory)],
         maximum_concurrent_rpcs=settings.limits.requests,
         options=[
             ("grpc.so_reuseport", 0),  # or two servers would share a port, and its requests
             ("grpc.max_receive_message_length", settings.limits.body_bytes),
             ("grpc.max_send_message_length", -1),
+            # Else, from quick clients gRPC takes megabytes before anybody wants to have them.
+            ("grpc.http2.bdp_probe", 0),
         ],
     )
 
