@@ -194,14 +194,16 @@ def test_settings_that_changed_under_a_run_are_refused_and_told(run_dir, tiny):
 def test_a_folder_that_took_the_place_of_the_runs_is_not_written_into(tmp_path):
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
+    run_dir.config.write_text("of this run")
     files = RunFiles(run_dir, chosen=None, progress=checkpoint.Progress(), started=0.0)
     run_dir.path.rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match="moved or removed"):
         files.on_epoch_end(0, {})
     run_dir.path.mkdir()
+    run_dir.config.write_text("of another")
     with pytest.raises(FileNotFoundError, match="moved or removed"):
         files.on_epoch_end(0, {})
-    assert not list(run_dir.path.iterdir())
+    assert list(run_dir.path.iterdir()) == [run_dir.config]
 
 
 def test_a_clock_that_no_file_of_a_run_can_be_of_is_refused(config, tmp_path, monkeypatch):

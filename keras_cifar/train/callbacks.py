@@ -1,7 +1,6 @@
 """What happens between the steps of `fit`: the run's files, and the halt at a bad loss."""
 
 import math
-import os
 import time
 from typing import Any
 
@@ -60,7 +59,7 @@ class RunFiles(keras.callbacks.Callback):
         self.chosen = chosen
         self.progress = progress
         self.started = started
-        self.folder = run_dir.path.stat()
+        self.config = self._read_config()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Adds the epoch to the run's files."""
@@ -86,12 +85,15 @@ class RunFiles(keras.callbacks.Callback):
 
     def _require_folder(self) -> None:
         """Refuses to write where the run's folder was, since another run may lie there now."""
-        path = self.run_dir.path
-        if not (path.is_dir() and os.path.samestat(path.stat(), self.folder)):
+        # Not by the folder's number: over a network, it need not stay the same.
+        if self._read_config() != self.config:
             raise FileNotFoundError(
-                f"{path}: the run's folder was moved or removed. Put it back, and go on with it "
-                "by --resume."
+                f"{self.run_dir.path}: the run's folder was moved or removed. Put it back, and go "
+                "on with it by --resume."
             )
+
+    def _read_config(self) -> bytes | None:
+        return self.run_dir.config.read_bytes() if self.run_dir.config.is_file() else None
 
     def _is_best(self, accuracy: float | None) -> bool:
         """Notes and tells whether this epoch's model is the one to keep."""
