@@ -266,6 +266,14 @@ def test_formats_that_cannot_be_read_are_named(name, encoded):
         check_header(encoded)
 
 
+@pytest.mark.parametrize("part", [b"\xff", b"\xff\0", b"\xff\xfe\0\2"])
+def test_a_jpeg_of_markers_without_end_is_given_up(sample, part):
+    encoded = photo(sample)
+    assert check_header(encoded[:2] + 9000 * part + encoded[2:]).width == 301
+    with pytest.raises(ValueError, match="damaged: no size within 10,000 markers"):
+        check_header(encoded[:2] + 10_000 * part + encoded[2:])
+
+
 def test_a_film_is_no_image():
     with pytest.raises(ValueError, match=r"^not an image that can be read; expected PNG, JPEG"):
         check_header(b"\0\0\0\x18ftypisom\0\0\0\0isomavc1" + bytes(50))

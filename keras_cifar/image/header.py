@@ -12,6 +12,8 @@ from typing import NamedTuple
 # A decoder takes 3 to 4 bytes for each pixel that a header claims, whatever the file's size.
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WebP")
+# Before a JPEG's size. Cameras write dozens; in 64 MB is room for millions, which take 10 s.
+_MAX_MARKERS = 10_000
 # How images begin that TensorFlow has no decoder for.
 _OTHER_FORMATS = {
     b"II*\0": "TIFF",
@@ -111,7 +113,7 @@ def _other_format(encoded: bytes) -> str | None:
 def _read_jpeg(encoded: bytes) -> Header:
     """ITU-T T.81, B.2: segments of marker and length, up to the frame header that has the size."""
     position = 2
-    while True:
+    for _ in range(_MAX_MARKERS):
         position = encoded.find(b"\xff", position)
         if position < 0:
             raise struct.error
@@ -125,6 +127,7 @@ def _read_jpeg(encoded: bytes) -> Header:
             height, width = struct.unpack_from(">HH", encoded, position + 5)
             return Header("JPEG", width, height)
         position += 2 + max(2, struct.unpack_from(">H", encoded, position + 2)[0])
+    raise ValueError(f"the image is damaged: no size within {_MAX_MARKERS:,} markers")
 
 
 def _read_gif(encoded: bytes) -> Header:
