@@ -190,7 +190,7 @@ def test_json_is_read_in_proportion_to_its_size(make):
     "make",
     [
         lambda size: gzip.compress(bytes(500 * size)),
-        lambda size: gzip.compress(np.random.default_rng(0).bytes(size), compresslevel=0),
+        lambda size: gzip.compress(np.random.default_rng(0).bytes(16 * size), compresslevel=0),
         # Blocks that hold nothing, after a header of ten bytes.
         lambda size: gzip.compress(b"")[:10] + b"\x00\x00\x00\xff\xff" * (size // 5),
         lambda size: gzip.compress(b"") * (size // 20),
