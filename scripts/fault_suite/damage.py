@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from fault_suite import calls, disk
 from fault_suite.commands import Command
+from fault_suite.digests import is_whole_checkpoint
 from fault_suite.disk import State
 from fault_suite.mutations import apply
 from fault_suite.suite import LOST, REFUSED, SURVIVED, Result, Suite
@@ -107,7 +108,7 @@ def _outcome(read: Callable[[Path], object], path: Path, whole: object) -> tuple
 
 
 def _checkpoints(path: Path) -> object:
-    """Returns whether the newest whole checkpoint is the one that it should be."""
+    """Returns whether the newest whole checkpoint is taken, and a damaged one never."""
     from keras_cifar.train import checkpoint
 
     kept = {other: other.read_bytes() for other in path.parent.glob("*.ckpt")}
@@ -118,6 +119,8 @@ def _checkpoints(path: Path) -> object:
     expected = max(set(kept) - set(removed))
     if newest is None:
         return "none is whole"
+    if not is_whole_checkpoint(kept[expected]):
+        return "a damaged one is taken"
     one = checkpoint.read(expected)
     return newest.progress == one.progress and all(
         np.array_equal(ours, theirs)

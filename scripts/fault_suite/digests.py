@@ -66,11 +66,15 @@ def digest(path: Path, content: bytes) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
+def is_whole_checkpoint(content: bytes) -> bool:
+    """Tells whether a checkpoint begins with the digest of the rest."""
+    return hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]
+
+
 def _checkpoint_parts(content: bytes) -> list[bytes]:
-    head, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(archive).digest() != head:
+    if not is_whole_checkpoint(content):
         return [content]
-    with np.load(io.BytesIO(archive)) as arrays:
+    with np.load(io.BytesIO(content[_DIGEST_BYTES:])) as arrays:
         progress = json.loads(str(arrays["progress"]))
         for row in progress["history"]:
             del row["seconds"]
