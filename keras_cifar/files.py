@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -120,32 +119,11 @@ def require_writable(path: Path, *, name: str) -> None:
     Raises:
         OSError: it, or what it would be in, is a file or not writable.
     """
-    present = _nearest(path)
+    present = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not present.is_dir():
         raise NotADirectoryError(f"{present}: is not a folder. Name another {name}.")
     if not os.access(present, os.W_OK | os.X_OK):
         raise PermissionError(f"{present}: is not writable. Name another {name}.")
-
-
-def provide_temporary_folder(place: Path) -> None:
-    """Has temporary files go to memory, or else to `place`, if the system has no folder for them.
-
-    In a container whose disk is read only, say: without one, TensorFlow cannot even be imported.
-
-    Args:
-        place: a folder; if it is missing, what it is to be in counts.
-    """
-    with suppress(FileNotFoundError):
-        tempfile.gettempdir()
-        return
-    shared_memory = Path("/dev/shm")
-    is_usable = os.access(shared_memory, os.W_OK | os.X_OK)
-    tempfile.tempdir = str(shared_memory if is_usable else _nearest(place))
-
-
-def _nearest(folder: Path) -> Path:
-    """Returns the folder, or else the first of those that it is to be in that is there."""
-    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 def is_closed(path: Path) -> bool:

@@ -4,12 +4,11 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-
-from keras_cifar.files import provide_temporary_folder
 
 # What TensorFlow says at every start on a healthy machine, and what else without an NVIDIA driver;
 # with one, the latter is the reason why a GPU is not seen. Matched against whole lines.
@@ -93,6 +92,23 @@ def start_tensorflow(*, trains: bool = False) -> None:
         with suppress(RuntimeError):  # of a process that has begun to compute, a notebook's say
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def provide_temporary_folder(place: Path) -> None:
+    """Has temporary files go to memory, or else to `place`, if the system has no folder for them.
+
+    In a container whose disk is read only, say: without one, TensorFlow cannot even be imported.
+
+    Args:
+        place: a folder; if it is missing, what it is to be in counts.
+    """
+    with suppress(FileNotFoundError):
+        tempfile.gettempdir()
+        return
+    shared_memory = Path("/dev/shm")
+    nearest = next(path for path in (place, *place.absolute().parents) if path.exists())
+    is_usable = os.access(shared_memory, os.W_OK | os.X_OK)
+    tempfile.tempdir = str(shared_memory if is_usable else nearest)
 
 
 def _set_keras_up() -> None:

@@ -8,8 +8,7 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
-from keras_cifar.files import provide_temporary_folder
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, newest_run
 

@@ -8,8 +8,8 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, tta_option, wrong_usage
-from keras_cifar.files import is_closed, provide_temporary_folder
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.files import is_closed
+from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.model_dir import FORMATS, MAX_VERSION, versions
 from keras_cifar.run_dir import RunDir, newest_run
 from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, MODEL_NAME, default_image

@@ -19,8 +19,7 @@ from keras_cifar.cli.options import (
     given,
     user_names,
 )
-from keras_cifar.files import provide_temporary_folder
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
 from keras_cifar.run_dir import RunDir, RunRecord, new_run, newest_run

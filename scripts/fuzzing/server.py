@@ -31,15 +31,16 @@ from keras_cifar.cifar10 import IMAGE_SHAPE
 from keras_cifar.deploy import deploy
 from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.serve.access_log import Record
+from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.classify_regress import CLASSIFY, REGRESS
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.rest.json_body import unzipped
-from keras_cifar.serve.rest.rest_api import answer
+from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.rpc.grpc_api import add_services
-from keras_cifar.serve.rpc.interceptors import DecodingInterceptor
+from keras_cifar.serve.rpc.interceptors import MessageInterceptor
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits
 from keras_cifar.serve.text_config import read_batching, read_metrics_path, read_models
@@ -88,12 +89,13 @@ def _save_model(version: Path) -> None:
     tf.saved_model.save(tf.Module(), str(version), signatures=signatures)
 
 
-def _served(folder: Path) -> Models:
+def _served(folder: Path) -> RestApi:
     _save_model(folder / "m" / "1")
-    runtime = Runtime(BATCHING["cpu"], _LIMITS, Metrics(thread_pool_name="fuzz"))
+    metrics = Metrics(thread_pool_name="fuzz")
+    runtime = Runtime(BATCHING["cpu"], _LIMITS, metrics, Memory(_LIMITS, metrics))
     models = Models(runtime=runtime, labels_may_wait=False)
     models.configure([ModelConfig("m", folder / "m", labels={"stable": 1})])
-    return models
+    return RestApi(models, runtime)
 
 
 # REST
@@ -101,16 +103,17 @@ def _served(folder: Path) -> Models:
 
 def rest(folder: Path) -> Target:
     """A line with method and target, " gzip" behind them for a compressed body; then the body."""
-    models = _served(folder)
+    api = _served(folder)
 
     def check(content: bytes) -> None:
         line, _, body = content.partition(b"\n")
         method, _, target = line.decode("latin-1").partition(" ")
         if target.endswith(" gzip"):
-            target, body = target.removesuffix(" gzip"), unzipped(body, max_bytes=2**20)
+            target = target.removesuffix(" gzip")
+            body = bytes(unzipped(body, max_bytes=2**20, hold=lambda _: None))
         record = Record("REST", target, "", status=200)
         try:
-            json.loads(answer(models, method, target, body=body, record=record, deadline=_soon()))
+            json.loads(api.answer(method, target, body=body, record=record, deadline=_soon()))
         except ServingError as error:
             if error.code is StatusCode.INTERNAL:  # never a client's mistake
                 raise
@@ -175,7 +178,8 @@ class _Details(NamedTuple):
 class _Procedures:
     """Stands where a grpc.Server would, and keeps what is registered."""
 
-    def __init__(self) -> None:
+    def __init__(self, interceptor: MessageInterceptor) -> None:
+        self._interceptor = interceptor
         self._handlers: list[Any] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
@@ -185,9 +189,7 @@ class _Procedures:
     def find(self, method: str) -> Any:
         """Returns a procedure as the server has it, with what decodes before it."""
         details = _Details(f"/tensorflow.serving.{method}")
-        found = (
-            DecodingInterceptor().intercept_service(h.service, details) for h in self._handlers
-        )
+        found = (self._interceptor.intercept_service(h.service, details) for h in self._handlers)
         return next(filter(None, found))
 
 
@@ -204,6 +206,9 @@ class _Context:
     def time_remaining(self) -> float:
         return 30.0
 
+    def is_active(self) -> bool:
+        return True
+
     def abort(self, code: StatusCode, details: str) -> None:
         """Lets a bug through, which the server would write to its log."""
         if code is StatusCode.INTERNAL and details != "Exception deserializing request!":
@@ -213,20 +218,19 @@ class _Context:
 
 def grpc_calls(folder: Path) -> Target:
     """A byte for the procedure, then the request's bytes."""
-    models, server = _served(folder), _Procedures()
-    runtime = Runtime(BATCHING["cpu"], _LIMITS, Metrics(thread_pool_name="fuzz"))
-    add_services(server, models, runtime=runtime)  # type: ignore[arg-type]
+    api = _served(folder)
+    server = _Procedures(MessageInterceptor(_LIMITS, api.runtime.memory))
+    add_services(server, api.models, runtime=api.runtime)  # type: ignore[arg-type]
     procedures = [server.find(method) for method in _PROCEDURES]
 
     def check(content: bytes) -> None:
         number = content[0] % len(procedures) if content else 0
         procedure = procedures[number]
         with suppress(_RefusedError):
-            request = procedure.request_deserializer(content[1:])
-            response = procedure.unary_unary(request, _Context())
+            response = procedure.stream_unary(iter([content[1:]]), _Context())
             procedure.response_serializer(response)
         if _PROCEDURES[number].endswith("ReloadConfigRequest"):
-            models.configure([ModelConfig("m", folder / "m", labels={"stable": 1})])
+            api.models.configure([ModelConfig("m", folder / "m", labels={"stable": 1})])
 
     requests = enumerate(_grpc_requests(folder))
     return Target(check, [bytes([n]) + r.SerializeToString() for n, rs in requests for r in rs])
