@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Synced to the disk before the rename, so that a power cut leaves the old file or the new one.
     """
-    temporary = temporary_path(path.parent, suffix=path.suffix)
+    temporary = _temporary_path(path.parent, suffix=path.suffix)
     try:
         with naming(path):
             temporary.touch(exist_ok=False)
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def temporary_folder(parent: Path, *, prefix: str = "") -> Iterator[Path]:
     """Gives an empty folder in `parent`, which is gone after the block if it is still there."""
-    folder = temporary_path(parent, prefix=prefix)
+    folder = _temporary_path(parent, prefix=prefix)
     folder.mkdir()
     try:
         yield folder
@@ -54,7 +54,7 @@ def temporary_folder(parent: Path, *, prefix: str = "") -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def temporary_path(parent: Path, *, prefix: str = "", suffix: str = "") -> Path:
+def _temporary_path(parent: Path, *, prefix: str = "", suffix: str = "") -> Path:
     """Returns a name that is free.
 
     `tempfile` makes what it names, for its owner alone. To open it to those to whom the umask does
@@ -98,6 +98,18 @@ def sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
+
+
+def make_folder(folder: Path) -> bool:
+    """Makes a folder and has its name written to the disk; returns whether it was missing."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return False
+    sync(folder.absolute().parent)
+    return True
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_cifar.files import (
     lock,
+    make_folder,
     open_lock,
     remove_unfinished,
     sync,
@@ -52,9 +53,7 @@ def unfinished_version(model_dir: Path) -> Iterator[Path]:
     Args:
         model_dir: made where it is missing.
     """
-    if not model_dir.is_dir():
-        model_dir.mkdir(parents=True, exist_ok=True)
-        sync(model_dir.absolute().parent)
+    make_folder(model_dir)
     with open_lock(model_dir / ".lock") as file:
         # Otherwise what is unfinished may be at work; a later export removes the rest.
         if lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_cifar.files import replacing, require_writable, sync
+from keras_cifar.files import make_folder, replacing, require_writable
 from keras_cifar.recipes import TrainConfig
 
 RUNS = Path("runs")
@@ -113,22 +113,13 @@ def new_run(name: str) -> Iterator[RunDir]:
     """
     require_writable(RUNS, name="--run-dir")
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    path = next(path for path in map(RUNS.joinpath, names) if _make(path))
+    paths = map(RUNS.joinpath, names)
+    path = next(path for path in paths if not path.is_file() and make_folder(path))
     try:
         yield RunDir(path)
     finally:
         with suppress(OSError):  # of a folder that is not empty
             path.rmdir()
-
-
-def _make(folder: Path) -> bool:
-    """Makes a folder; returns whether it was missing."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    sync(folder.absolute().parent)
-    return True
 
 
 def newest_run() -> RunDir:

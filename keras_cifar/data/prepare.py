@@ -19,7 +19,7 @@ from keras_cifar.data.tfds_folder import (
     remove_unfinished_folders,
     write_folder,
 )
-from keras_cifar.files import locked, sync
+from keras_cifar.files import locked, make_folder
 
 _SHIPPED = Path(__file__).parent / "sample"
 
@@ -127,9 +127,7 @@ def _require_vacant(folder: Path) -> None:
 
 def _make_writable(data_dir: Path) -> None:
     try:
-        if not data_dir.is_dir():
-            data_dir.mkdir(parents=True, exist_ok=True)
-            sync(data_dir.absolute().parent)
+        make_folder(data_dir)
         if not os.access(data_dir, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "not writable")
     except OSError as error:

@@ -21,6 +21,7 @@ from keras_cifar.data.options import without_autotune
 from keras_cifar.errors import first_line
 from keras_cifar.files import TEMPORARY, sync, sync_tree, temporary_folder
 
+_FEATURES = "tensorflow_datasets.core.features."
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ParseError, tf.errors.OpError)
 
@@ -91,9 +92,6 @@ def _refuse_foreign_code(features: Path) -> None:
         return part
 
     json.loads(features.read_text(), object_hook=check)
-
-
-_FEATURES = "tensorflow_datasets.core.features."
 
 
 def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_prefix: str) -> Path:

@@ -15,7 +15,7 @@ from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load, prepare
 from keras_cifar.data.tfds_folder import read_split
-from keras_cifar.files import locked, remove_unfinished, require_writable, sync
+from keras_cifar.files import locked, make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import (
     ONEDNN,
     cpu_model,
@@ -65,9 +65,7 @@ def train(
     dataset = DATASETS[config.dataset]
     folder = prepare(dataset, data_dir=data_dir)
     examples = read_split(folder, split="train", dataset=dataset)
-    if not run_dir.path.is_dir():
-        run_dir.path.mkdir(parents=True, exist_ok=True)
-        sync(run_dir.path.absolute().parent)
+    make_folder(run_dir.path)
     with _owned(run_dir):
         if existing == "refuse":
             _refuse_existing(run_dir)
