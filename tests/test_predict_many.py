@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,18 +165,25 @@ def test_predict_of_folders_and_a_list_tells_of_each_file(command, server, photo
     assert len(text.stdout.splitlines()) == 4
 
 
-def test_predict_answers_while_the_list_is_not_yet_complete(server, photos):
-    """Of 500 paths, as many as are asked about together, the answers come before the 501st path."""
+@contextmanager
+def asked_for_501(server, photo, **options):
+    """Predict, which knows of 501 paths and waits for more, and the 500 lines that it printed."""
     arguments = ["predict", "--files-from", "-", "--url", server.url, "--json"]
     with subprocess.Popen(
         [sys.executable, "-m", "keras_cifar", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        **options,
     ) as process:
-        process.stdin.write(f"{photos / 'a.jpg'}\n" * 501)
+        process.stdin.write(f"{photo}\n" * 501)
         process.stdin.flush()
-        lines = [process.stdout.readline() for _ in range(500)]
+        yield process, [process.stdout.readline() for _ in range(500)]
+
+
+def test_predict_answers_while_the_list_is_not_yet_complete(server, photos):
+    """Of 500 paths, as many as are asked about together, the answers come before the 501st path."""
+    with asked_for_501(server, photos / "a.jpg") as (process, lines):
         process.send_signal(signal.SIGINT)
         lines += process.stdout
         assert process.wait() == 130
@@ -183,21 +191,13 @@ def test_predict_answers_while_the_list_is_not_yet_complete(server, photos):
 
 
 def test_a_server_that_goes_away_costs_no_answer_that_it_gave(serving, exported, photos, tmp_path):
-    with serving(tmp_path, exported.version.parent, "--access-log", "off") as server:
-        arguments = ["predict", "--files-from", "-", "--url", server.url, "--json"]
-        with subprocess.Popen(
-            [sys.executable, "-m", "keras_cifar", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            process.stdin.write(f"{photos / 'a.jpg'}\n" * 501)
-            process.stdin.flush()
-            lines = [process.stdout.readline() for _ in range(500)]
-            server.process.terminate()
-            server.process.wait()
-            rest, errors = process.communicate()
+    with (
+        serving(tmp_path, exported.version.parent, "--access-log", "off") as server,
+        asked_for_501(server, photos / "a.jpg", stderr=subprocess.PIPE) as (process, lines),
+    ):
+        server.process.terminate()
+        server.process.wait()
+        rest, errors = process.communicate()
     assert len(json.loads("".join(lines) + rest)) == 500
     assert process.returncode == 1
     assert errors.startswith(f"Error: {server.url}: cannot be asked now (")
