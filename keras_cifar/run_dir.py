@@ -12,6 +12,7 @@ from keras_cifar.files import make_folder, replacing, require_writable
 from keras_cifar.recipes import TrainConfig
 
 RUNS = Path("runs")
+_GROUP = "seeds.json"
 
 
 class RunRecord(NamedTuple):
@@ -100,6 +101,27 @@ class RunDir:
                 f"Train one: keras-cifar train --run-dir {self.path}"
             )
         return self.model
+
+
+class RunGroup:
+    """A folder of runs that differ by their seeds alone, and the names in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # The settings that all have in common, and the seeds.
+        self.config = path / _GROUP
+
+    def run(self, seed: int) -> RunDir:
+        """Returns the run of a seed, whether it is there or not."""
+        return RunDir(self.path / f"seed-{seed}")
+
+
+def runs_at(path: Path) -> list[RunDir]:
+    """Returns the runs of a group that have begun, by their seeds, or else the run itself."""
+    if not (path / _GROUP).is_file():
+        return [RunDir(path)]
+    begun = [folder.parent for folder in path.glob("seed-*/config.json")]
+    return [RunDir(folder) for folder in sorted(begun, key=lambda folder: int(folder.name[5:]))]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
+    ("measure",),
     ("run_dir",),
     ("recipes",),
     ("accelerate", "optimize"),
