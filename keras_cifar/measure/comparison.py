@@ -41,7 +41,7 @@ def _two_sided(heads: int, tails: int) -> float:
     for count in range(min(heads, tails)):
         coefficient = coefficient * (tosses - count) // (count + 1)
         ways += coefficient
-    return min(1.0, 2 * ways / 2**tosses)
+    return min(1.0, float(2 * ways / 2**tosses))
 
 
 def bootstrap_differences(
