@@ -44,7 +44,7 @@ def _halves(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         return keras.Sequential(before), keras.Sequential(behind)
     maps = model.layers[position].output
     try:
-        return keras.Model(model.inputs, maps), keras.Model(maps, model.outputs[0])
+        return keras.Model(model.inputs[0], maps), keras.Model(maps, model.outputs[0])
     except ValueError as error:
         raise ValueError("model: a way leads round its last convolution.") from error
 

@@ -22,6 +22,7 @@ LOOKED_AT_PER_CLASS = 2  # right ones, and as many wrong ones
 SHOWN = 24
 _DARKEST = 0.15  # of what the network does not look at
 _FILTER_SIDE = 24  # pixels, at least
+_GREY = 127  # of a weight of 0
 
 
 class Picture(NamedTuple):
@@ -144,8 +145,10 @@ def filters_picture(model: keras.Model) -> tuple[str, str]:
     """
     filters = first_filters(model).transpose(3, 0, 1, 2)  # (filters, height, width, 3)
     largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
-    pixels = np.round(127.5 + 127.5 * filters / np.maximum(largest, 1e-12)).astype(np.uint8)
+    pixels = np.round(_GREY + _GREY * filters / np.maximum(largest, 1e-12)).astype(np.uint8)
     count, height, width, _ = pixels.shape
     scale = max(1, _FILTER_SIDE // height)
     large = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-    return data_uri(mosaic(large, columns=8, gap=4)), f"{count} filters of {height} by {width}"
+    return data_uri(
+        mosaic(large, columns=8, gap=4, background=_GREY)
+    ), f"{count} filters of {height} by {width}"

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from keras_cifar.report.charts import HEIGHT, WIDTH
 from keras_cifar.report.facts import Absent
-from keras_cifar.report.words import between, percent, plural
+from keras_cifar.report.words import accuracy_interval, between, percent, plural
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$])")
+_MARKDOWN_SIGNS = re.compile(r"([\\`*_\[\]<>#|~&$])")
 _LONGEST = 300  # of a text from a run folder, in characters
 
 
@@ -34,11 +35,14 @@ def render(template: str, **values: Any) -> str:
         autoescape=is_page,
         finalize=None if is_page else _escaped,
         undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.tests["absent"] = lambda value: isinstance(value, Absent)
     environment.filters |= {
+        "accuracy_interval": accuracy_interval,
+        "p_value": p_value,
         "percent": percent,
         "between": between,
         "plural": plural,
@@ -58,7 +62,7 @@ def render(template: str, **values: Any) -> str:
 
 def _escaped(value: object) -> object:
     """Returns a text for Markdown, on one line."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(value.split()))
 
@@ -67,6 +71,11 @@ def shortened(value: object) -> str:
     """Returns a text that came from a run folder, cut where it is too long for a page."""
     text = str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def p_value(value: float) -> str:
+    """Returns a probability with the digits that matter."""
+    return "below 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def duration(seconds: float) -> str:

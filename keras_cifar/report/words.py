@@ -1,6 +1,7 @@
 """Figures -> sentences: each says what the figure means, and how sure it is."""
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ from keras_cifar.measure.intervals import Interval, wilson
 from keras_cifar.measure.metrics import ClassMetrics, Metrics
 
 _PLURALS = {name: "deer" if name == "deer" else f"{name}s" for name in CLASS_NAMES}
-_SURE = 0.9  # of a probability
 
 
 def plural(name: str) -> str:
@@ -156,14 +156,16 @@ def _certainty(metrics: Metrics) -> str:
     )
 
 
-def sure_mistakes(confidences: list[float]) -> str:
-    """Tells how many mistakes were made with confidence.
+def sure_mistakes(confidences: Sequence[float]) -> str:
+    """Tells how sure the model is when it is wrong.
 
     Args:
-        confidences: of the wrong answers, at least one.
+        confidences: of the wrong answers.
     """
-    sure = sum(confidence >= _SURE for confidence in confidences)
+    if not confidences:
+        return ""
+    middle = percent(statistics.median(confidences), digits=0)
     return (
-        f"{sure:,} of the {len(confidences):,} mistakes were made with a probability of "
-        f"{percent(_SURE, digits=0)} or more."
+        f"In half of its {len(confidences):,} mistakes, the model gives its wrong answer a "
+        f"probability of {middle} or more."
     )

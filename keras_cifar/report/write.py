@@ -9,6 +9,7 @@ from keras_cifar.files import replacing
 from keras_cifar.report.facts import gather
 from keras_cifar.report.render import render
 from keras_cifar.report.run_page import page_of
+from keras_cifar.report.runs_page import page_of_runs
 from keras_cifar.run_dir import RunDir
 
 Format = Literal["html", "markdown"]
@@ -34,8 +35,19 @@ def report(
         raise ValueError("runs: got none, expected at least one run.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder. Make it, or name another file.")
-    page = page_of(gather(runs[0], data_dir=data_dir))
-    text = render(f"run{_SUFFIXES[kind]}", package_version=version("keras-cifar"), **page)
+    if len(runs) == 1:
+        name, page = "run", page_of(gather(runs[0], data_dir=data_dir))
+    else:
+        _check_each_once(runs)
+        name, page = "runs", page_of_runs(runs, data_dir=data_dir)
+    text = render(f"{name}{_SUFFIXES[kind]}", package_version=version("keras-cifar"), **page)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _check_each_once(runs: Sequence[RunDir]) -> None:
+    paths = [run.path.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f"runs: got {twice} twice, expected each run once.")
