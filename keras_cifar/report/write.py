@@ -33,6 +33,8 @@ def report(
     """
     if not runs:
         raise ValueError("runs: got none, expected at least one run.")
+    for run in runs:
+        run.read_record()  # before the minutes that the models take
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder. Make it, or name another file.")
     if len(runs) == 1:
