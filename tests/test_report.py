@@ -166,10 +166,11 @@ def test_a_share_is_said_as_a_small_fraction(share, fraction):
 def test_curves_go_where_the_figures_are():
     history = History([1, 2, 3], [2.0, 1.0, 0.5], [0.1, 0.5, 0.9], [], [], [1.0] * 3)
     loss, accuracy = charts.curves([charts.Run(history)])
-    left, right = 54, charts.WIDTH - 22
-    top, bottom = 12, charts.HEIGHT - 46
-    assert loss.lines[0].path == f"M{left} {top} L226 128 L{right} 186"
-    assert accuracy.lines[0].path == f"M{left} {bottom} L226 128 L{right} {top}"
+    left, right, top, bottom = charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM
+    middle = f"L{(left + right) / 2:g} {(top + bottom) / 2:g}"
+    quarter = top + 3 / 4 * (bottom - top)
+    assert loss.lines[0].path == f"M{left} {top} {middle} L{right} {quarter:g}"
+    assert accuracy.lines[0].path == f"M{left} {bottom} {middle} L{right} {top}"
     assert [tick.text for tick in loss.x_ticks] == ["1", "2", "3"]
     assert "training from 2 to 0.5" in loss.summary
 

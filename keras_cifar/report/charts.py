@@ -16,7 +16,7 @@ from keras_cifar.measure.intervals import wilson
 from keras_cifar.measure.metrics import Calibration, CalibrationBin
 
 WIDTH, HEIGHT = 420, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 22, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, WIDTH - 22, 12, HEIGHT - 46  # of what lies between the axes
 _MOST_POINTS = 200  # of a line: more cannot be seen
 _LETTER_HEIGHT = 14
 _BARS_SHARE = 0.25  # of the height: the numbers of images behind a reliability diagram
@@ -118,11 +118,11 @@ class _Scale(NamedTuple):
 
 
 def _horizontal(low: float, high: float) -> _Scale:
-    return _Scale(low, high, _LEFT, WIDTH - _RIGHT)
+    return _Scale(low, high, LEFT, RIGHT)
 
 
 def _vertical(low: float, high: float) -> _Scale:
-    return _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
+    return _Scale(low, high, BOTTOM, TOP)
 
 
 class Run(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_cifar.report.charts import HEIGHT, WIDTH
+from keras_cifar.report import charts
 from keras_cifar.report.facts import Absent
 from keras_cifar.report.words import accuracy_interval, between, percent, plural
 
@@ -54,8 +54,7 @@ def render(template: str, **values: Any) -> str:
     environment.globals |= {
         "style": style,
         "style_digest": digest,
-        "width": WIDTH,
-        "height": HEIGHT,
+        "frame": charts,
     }
     return environment.get_template(template).render(**values)
 

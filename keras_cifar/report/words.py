@@ -151,8 +151,8 @@ def _certainty(metrics: Metrics) -> str:
     else:
         verdict = f"It is too {'sure of itself' if confidence > ends.upper else 'modest'}"
     return (
-        f"{verdict}: its answers come with {percent(confidence)} on average, and "
-        f"{percent(metrics.accuracy)} of them are right."
+        f"{verdict}: its answers come with a probability of {percent(confidence)} on average, "
+        f"and {percent(metrics.accuracy)} of them are right."
     )
 
 
