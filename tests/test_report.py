@@ -13,17 +13,42 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 
-from keras_cifar.cifar10 import CLASS_NAMES
+from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
 from keras_cifar.cli import main
+from keras_cifar.data.prepare import load
 from keras_cifar.evaluate import evaluate
 from keras_cifar.history import History
 from keras_cifar.measure.intervals import wilson
 from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.metrics_file import read_metrics
+from keras_cifar.measure.predictions import Predictions
 from keras_cifar.report import charts, report, words
+from keras_cifar.report.findings import robustness_of, suspects_of
 from keras_cifar.run_dir import RunDir, RunGroup
 
 HOSTILE = "<script>document.title='taken'</script>"
+
+
+CORRUPTIONS = {
+    "name": "2 corruptions for a test",
+    "split": "test",
+    "examples": 500,
+    "clean_accuracy": 0.9,
+    "mean_corruption_error": 0.5,
+    "accuracy": {"fog": [0.8, 0.7, 0.6, 0.5, 0.4], "gaussian_noise": [0.6, 0.5, 0.4, 0.3, 0.2]},
+}
+
+
+def suspects_document(labels, **changes):
+    """A suspects.json with one image, the third."""
+    suspect = {
+        "number": 2,
+        "label": CLASS_NAMES[labels[2]],
+        "label_probability": 0.125,
+        "suggestion": CLASS_NAMES[(labels[2] + 1) % 10],
+        "suggestion_probability": 0.75,
+    }
+    return {"split": "test", "examples": 500, "estimate": 7, "suspects": [suspect | changes]}
 
 
 def copy_of(run, path, **settings):
@@ -40,6 +65,9 @@ def run(trained_run, tmp_path_factory):
     """A run to write reports in, with metrics.json."""
     copy = copy_of(trained_run, tmp_path_factory.mktemp("report") / "two-epochs")
     evaluate(copy, split="test", data_dir=None)
+    copy.corruptions.write_text(json.dumps(CORRUPTIONS))
+    labels = load(SAMPLE, split="test", data_dir=None).labels
+    copy.suspects.write_text(json.dumps(suspects_document(labels)))
     return copy
 
 
@@ -95,8 +123,8 @@ def test_the_page_has_a_picture_of_each_kind(page_file):
     found = {name: count for name, count in galleries.items() if count}
     # Of a class there may be fewer than two right answers, or mistakes.
     assert 20 < found.pop("looks") <= 80
-    assert found == {"mistakes": 24, "hardest": 20, "filters": 1, "images": 25}
-    assert page.count('<svg viewBox="0 0 420 290"') == 4
+    assert found == {"mistakes": 24, "hardest": 20, "suspects": 1, "filters": 1, "images": 25}
+    assert page.count('<svg viewBox="0 0 420 290"') == 5
     assert page_file.stat().st_size < 3e6
 
 
@@ -282,7 +310,7 @@ def test_without_model_and_history_the_page_has_what_metrics_json_says(run, tmp_
     assert f"right about {round(metrics.accuracy * 500)} of 500 test images" in text
     assert "history.csv: no history here" in text
     assert "The run has no model that could answer." in text
-    assert path.read_text().count("Left out") == 7
+    assert path.read_text().count("Left out") == 8
     folder.metrics.write_text("{}")
     text = text_of(report([folder], path=folder.report))
     assert "The run has no model that could answer. Nor has it a metrics.json" in text
@@ -315,6 +343,61 @@ def test_metrics_that_evaluate_did_not_write_are_refused(run, tmp_path, change):
 def test_metrics_survive_their_file(run):
     metrics = read_metrics(run.metrics)
     assert dataclasses.asdict(metrics) == json.loads(run.metrics.read_text())
+
+
+# Corruptions and suspects
+
+
+def test_the_page_shows_corruptions_and_suspects(page_file):
+    text = text_of(page_file)
+    assert "2 corruptions for a test. 500 test images of each corruption and severity." in text
+    assert "90.0 % of the answers are right; on corrupted ones, 50.0 %" in text
+    assert "gaussian noise 60.0 % 50.0 % 40.0 % 30.0 % 20.0 %" in text
+    assert "severity 0: 90.0%; severity 1: 70.0%;" in text
+    assert "Of 500 test images, cleanlab takes 7 for wrongly labelled" in text
+    assert re.search(r"\(12\.5 %\) ✗ \w+ 75\.0 %", text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accuracy": {}},
+        {"accuracy": {"fog": [0.5] * 4}},
+        {"accuracy": {"fog": [0.5, 0.5, 0.5, 0.5, 2]}},
+        {"accuracy": 5},
+        {"examples": "many"},
+        {"clean_accuracy": float("nan")},
+    ],
+)
+def test_corruptions_that_evaluate_did_not_write_are_left_out(tmp_path, change):
+    facts = SimpleNamespace(run=RunDir(tmp_path))
+    facts.run.corruptions.write_text(json.dumps(CORRUPTIONS | change))
+    found = robustness_of(facts)
+    assert found.reason.startswith(f"{facts.run.corruptions}: not what evaluate --corruptions")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"number": 500},
+        {"number": -1},
+        {"number": 2.0},
+        {"label": "unicorn"},
+        {"suggestion": HOSTILE},
+        {"label_probability": -1},
+        {"suggestion_probability": "high"},
+    ],
+)
+def test_suspects_that_evaluate_did_not_write_are_left_out(tmp_path, change):
+    examples = load(SAMPLE, split="test", data_dir=None)
+    test = Predictions(examples, np.eye(10)[examples.labels])
+    facts = SimpleNamespace(run=RunDir(tmp_path), test=test, validation=None)
+    assert suspects_of(facts).reason == (
+        "Not measured. keras-cifar evaluate --suspect-labels does so."
+    )
+    document = suspects_document(examples.labels, **change)
+    facts.run.suspects.write_text(json.dumps(document))
+    assert "suspects.json: not what evaluate --suspect-labels" in suspects_of(facts).reason
 
 
 # Several runs

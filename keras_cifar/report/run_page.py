@@ -19,6 +19,7 @@ from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.report import charts, images, words
 from keras_cifar.report.facts import Absent, RunFacts
+from keras_cifar.report.findings import robustness_of, suspects_of
 
 _CONFUSIONS = 8
 _ROWS = 50  # of the table of epochs
@@ -76,6 +77,8 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
         "hardest": _given(test, _hardest),
         "looked_at": _looked_at(facts.model, test),
         "filters": _given(facts.model, _or_absent(images.filters_picture)),
+        "robustness": robustness_of(facts),
+        "suspects": suspects_of(facts),
         "augmented": _given(facts.training, lambda training: _augmented(facts, training)),
         "validation": _given(facts.validation, _first_ones),
         "commands": commands(facts.settings),
