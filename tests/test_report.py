@@ -23,7 +23,9 @@ from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions
 from keras_cifar.report import charts, report, words
+from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.findings import robustness_of, suspects_of
+from keras_cifar.report.run_page import measured_with_views
 from keras_cifar.run_dir import RunDir, RunGroup
 
 HOSTILE = "<script>document.title='taken'</script>"
@@ -69,6 +71,19 @@ def run(trained_run, tmp_path_factory):
     labels = load(SAMPLE, split="test", data_dir=None).labels
     copy.suspects.write_text(json.dumps(suspects_document(labels)))
     return copy
+
+
+@pytest.fixture
+def with_views(run):
+    """The run, as if evaluate --tta had measured it."""
+    before = run.metrics.read_text()
+    run.metrics.write_text(json.dumps(json.loads(before) | {"views": 6, "views_share": 0.25}))
+    yield SimpleNamespace(run=run)
+    run.metrics.write_text(before)
+
+
+def test_what_several_views_gave_is_told_by_its_name(with_views):
+    assert measured_with_views(with_views).views == 6
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +208,7 @@ def test_a_share_is_said_as_a_small_fraction(share, fraction):
 
 def test_curves_go_where_the_figures_are():
     history = History([1, 2, 3], [2.0, 1.0, 0.5], [0.1, 0.5, 0.9], [], [], [1.0] * 3)
-    loss, accuracy = charts.curves([charts.Run(history)])
+    loss, accuracy = curve_charts([Run(history)])
     left, right, top, bottom = charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM
     middle = f"L{(left + right) / 2:g} {(top + bottom) / 2:g}"
     quarter = top + 3 / 4 * (bottom - top)
@@ -206,20 +221,20 @@ def test_curves_go_where_the_figures_are():
 def test_curves_of_a_run_that_diverged_and_of_one_without_end_can_be_drawn():
     nothing = float("nan")
     history = History([1, 2], [nothing, float("inf")], [0.1, 0.1], [], [], [1.0] * 2)
-    loss, _ = charts.curves([charts.Run(history)])
+    loss, _ = curve_charts([Run(history)])
     assert loss.lines[0].path == ""
     count = 100_000
     long = History(list(range(1, count + 1)), [1.0] * count, [0.5] * count, [], [], [1.0] * count)
-    loss, accuracy = charts.curves([charts.Run(long)])
+    loss, accuracy = curve_charts([Run(long)])
     assert len(loss.lines[0].path) + len(accuracy.lines[0].path) < 10_000
 
 
 def test_letters_at_the_ends_of_lines_keep_their_distance():
     def run(series, last):
         history = History([1, 2], [1.0, last], [0.5, 0.5], [], [], [1.0] * 2)
-        return charts.Run(history, series, "ABC"[series])
+        return Run(history, series, "ABC"[series])
 
-    loss, _ = charts.curves([run(0, 0.5), run(1, 0.5), run(2, 0.49)])
+    loss, _ = curve_charts([run(0, 0.5), run(1, 0.5), run(2, 0.49)])
     ends = sorted(line.end[1] for line in loss.lines if line.label)
     assert len(ends) == 3
     assert min(np.diff(ends)) >= 14
@@ -424,14 +439,6 @@ def test_two_runs_get_mcnemars_test(group):
     assert "neither network is shown to be better" in text
 
 
-def test_a_group_compares_nothing_but_has_its_deviation(group, tmp_path):
-    path = report(group.seeds, path=tmp_path / "group.md", kind="markdown")
-    card = path.read_text()
-    assert "All runs have the same settings but for the seed: nothing is compared." in card
-    assert re.search(r"\| A \| \d+\.\d\d % ± 0\.00 \| 0, 1 \|", card)
-    assert "| seed-1 | A | 1 |" in card
-
-
 # The model card
 
 
@@ -458,7 +465,9 @@ def command_line(monkeypatch, tmp_path):
     return lambda *arguments: CliRunner().invoke(main, ["report", *map(str, arguments)])
 
 
-def test_the_command_prints_where_it_wrote_and_opens_it(command_line, group, monkeypatch):
+def test_of_a_group_the_command_tells_the_deviation_and_opens_the_card(
+    command_line, group, monkeypatch
+):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or False)
     result = command_line(group.path, "--format", "markdown", "--open")
@@ -466,6 +475,11 @@ def test_the_command_prints_where_it_wrote_and_opens_it(command_line, group, mon
     assert result.stdout == "model_card.md\n"
     assert opened == [Path("model_card.md").absolute().as_uri()]
     assert result.stderr == "model_card.md: no browser here to open it with.\n"
+    card = Path("model_card.md").read_text()
+    assert "All runs have the same settings but for the seed: nothing is compared." in card
+    assert re.search(r"\| A \| \d+\.\d\d % ± 0\.00 \| 0, 1 \|", card)
+    assert "| seed-1 | A | 1 |" in card
+    assert "--seeds 0,1 " in card
 
 
 def test_what_it_cannot_do_is_said_in_a_line(command_line, run, monkeypatch):

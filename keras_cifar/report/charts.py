@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from keras_cifar.history import History
 from keras_cifar.measure.intervals import wilson
 from keras_cifar.measure.metrics import Calibration, CalibrationBin
 
 WIDTH, HEIGHT = 420, 290
 LEFT, RIGHT, TOP, BOTTOM = 62, WIDTH - 22, 12, HEIGHT - 46  # of what lies between the axes
 _MOST_POINTS = 200  # of a line: more cannot be seen
-_LETTER_HEIGHT = 14
 _BARS_SHARE = 0.25  # of the height: the numbers of images behind a reliability diagram
 
 
@@ -95,7 +93,7 @@ class Chart(NamedTuple):
     diagonal: str = ""
 
 
-class _Scale(NamedTuple):
+class Scale(NamedTuple):
     """A range of figures and the pixels that they take."""
 
     low: float
@@ -117,70 +115,20 @@ class _Scale(NamedTuple):
         return [Tick(self.place(value), text(value)) for value in within]
 
 
-def _horizontal(low: float, high: float) -> _Scale:
-    return _Scale(low, high, LEFT, RIGHT)
+def horizontal(low: float, high: float) -> Scale:
+    """Returns the scale of an x axis."""
+    return Scale(low, high, LEFT, RIGHT)
 
 
-def _vertical(low: float, high: float) -> _Scale:
-    return _Scale(low, high, BOTTOM, TOP)
+def vertical(low: float, high: float) -> Scale:
+    """Returns the scale of a y axis."""
+    return Scale(low, high, BOTTOM, TOP)
 
 
-class Run(NamedTuple):
-    """A run whose curves are drawn.
-
-    Attributes:
-        history: its curves.
-        series: its colour, 0, 1, ...
-        letter: at the end of its lines; empty where there is one run only.
-    """
-
-    history: History
-    series: int = 0
-    letter: str = ""
-
-
-def curves(runs: Sequence[Run]) -> list[Chart]:
-    """Returns a chart of the loss and one of the accuracy over the epochs."""
-    losses = [(run, run.history.loss, run.history.val_loss) for run in runs]
-    accuracies = [(run, run.history.accuracy, run.history.val_accuracy) for run in runs]
-    return [
-        _curve_chart("loss", "Loss (cross entropy)", losses, text=lambda value: f"{value:g}"),
-        _curve_chart("accuracy", "Accuracy", accuracies, text=lambda value: f"{value:.0%}"),
-    ]
-
-
-_Values = tuple[Run, list[float], list[float]]
-
-
-def _curve_chart(
-    name: str, title: str, runs: Sequence[_Values], *, text: Callable[[float], str]
-) -> Chart:
-    lists = [values for _, *both in runs for values in both]
-    finite = [value for values in lists for value in values if math.isfinite(value)] or [0.0]
-    low = 0.0 if name == "loss" else min(finite)
-    x = _horizontal(1, max(2, *map(len, lists)))
-    y = _vertical(low, max(finite) if max(finite) > low else low + 1)
-    lines = [
-        _line(values, x=x, y=y, series=run.series, is_training=is_training)
-        for run, *both in runs
-        for values, is_training in zip(both, (True, False), strict=True)
-        if values
-    ]
-    return Chart(
-        name,
-        title,
-        _curve_summary(runs, text=text),
-        "epoch",
-        "",
-        x.ticks(text=lambda value: f"{value:.0f}", are_whole=True),
-        y.ticks(text=text),
-        _labelled(lines, letters={run.series: run.letter for run, *_ in runs}),
-    )
-
-
-def _line(
-    values: Sequence[float], *, x: _Scale, y: _Scale, series: int = 0, is_training: bool = False
+def line_of(
+    values: Sequence[float], *, x: Scale, y: Scale, series: int = 0, is_training: bool = False
 ) -> Line:
+    """Returns a line through figures at 1, 2, 3, ...; those that are no numbers are left out."""
     step = max(1, math.ceil(len(values) / _MOST_POINTS))
     kept = sorted({*range(0, len(values), step), len(values) - 1})
     points = [(x.place(i + 1), y.place(values[i])) for i in kept if math.isfinite(values[i])]
@@ -188,33 +136,6 @@ def _line(
     if len(points) == 1:
         path += " h0.1"  # a dot
     return Line(path, series, is_training, "", points[-1] if points else (0.0, 0.0))
-
-
-def _labelled(lines: Sequence[Line], *, letters: Mapping[int, str]) -> list[Line]:
-    """Puts letters at the ends of the lines, one for each colour and none over another."""
-    placed, lowest = list(lines), -math.inf
-    last = {line.series: position for position, line in enumerate(lines)}
-    for position in sorted(last.values(), key=lambda position: lines[position].end[1]):
-        right, height = lines[position].end
-        lowest = max(height, lowest + _LETTER_HEIGHT)
-        letter = letters[lines[position].series]
-        placed[position] = lines[position]._replace(label=letter, end=(right, lowest))
-    return placed
-
-
-def _curve_summary(runs: Sequence[_Values], *, text: Callable[[float], str]) -> str:
-    """Says how each line begins and ends."""
-    said = [
-        f"{run.letter} {kind} from {_short(values[0], text)} to {_short(values[-1], text)}".strip()
-        for run, *both in runs
-        for values, kind in zip(both, ("training", "validation"), strict=True)
-        if values
-    ]
-    return f"Over {max(len(run[1]) for run in runs)} epochs: {'; '.join(said)}."
-
-
-def _short(value: float, text: Callable[[float], str]) -> str:
-    return text(round(value, 3)) if math.isfinite(value) else "no number"
 
 
 def reliability(name: str, title: str, calibration: Calibration) -> Chart:
@@ -225,7 +146,7 @@ def reliability(name: str, title: str, calibration: Calibration) -> Chart:
         title: above it.
         calibration: of at least one image.
     """
-    x, y = _horizontal(0, 1), _vertical(0, 1)
+    x, y = horizontal(0, 1), vertical(0, 1)
     filled = [one for one in calibration.bins if one.examples]
     most = max(one.examples for one in filled)
     return Chart(
@@ -242,13 +163,13 @@ def reliability(name: str, title: str, calibration: Calibration) -> Chart:
     )
 
 
-def _bar(one: CalibrationBin, *, most: int, x: _Scale, y: _Scale) -> Bar:
+def _bar(one: CalibrationBin, *, most: int, x: Scale, y: Scale) -> Bar:
     left, right = x.place(one.lower), x.place(one.upper)
     top = y.place(one.examples / most * _BARS_SHARE)
     return Bar(left + 1, top, round(right - left - 2, 1), round(y.place(0) - top, 1))
 
 
-def _whisker(one: CalibrationBin, *, x: _Scale, y: _Scale) -> Whisker:
+def _whisker(one: CalibrationBin, *, x: Scale, y: Scale) -> Whisker:
     ends = wilson(round(one.accuracy * one.examples), trials=one.examples)
     return Whisker(
         x.place(one.confidence), y.place(one.accuracy), y.place(ends.upper), y.place(ends.lower)
@@ -262,8 +183,8 @@ def _bin_in_words(one: CalibrationBin) -> str:
 def severities(accuracy: Mapping[str, Sequence[float]], *, clean: float) -> Chart:
     """Returns the mean accuracy over all corruptions by severity, 0 for none."""
     means = [clean, *np.mean(list(accuracy.values()), axis=0)]
-    x, y = _horizontal(0, len(means) - 1), _vertical(0, 1)
-    line = _line(means, x=x._replace(low=1, high=len(means)), y=y)
+    x, y = horizontal(0, len(means) - 1), vertical(0, 1)
+    line = line_of(means, x=x._replace(low=1, high=len(means)), y=y)
     return Chart(
         "severities",
         "Mean accuracy by severity",

@@ -2,7 +2,8 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -11,37 +12,21 @@ import numpy as np
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.history import History
 from keras_cifar.measure.calibration import fit_temperature
-from keras_cifar.measure.intervals import Interval
-from keras_cifar.measure.metrics import ClassMetrics, Metrics, measure
+from keras_cifar.measure.metrics import Metrics, measure
+from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions
 from keras_cifar.measure.sheets import augmented_sheet
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.report import charts, images, words
+from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.facts import Absent, RunFacts
 from keras_cifar.report.findings import robustness_of, suspects_of
+from keras_cifar.report.tables import class_rows, epoch_rows, matrix
 
 _CONFUSIONS = 8
-_ROWS = 50  # of the table of epochs
-_HEAT_STEPS = 9
+_MOST_EPOCHS = 1000  # of which a sheet is made: config.json may claim any number
 _ALWAYS_TOLD = ("recipe", "optimizer", "seed", "precision")
-
-
-class ClassRow(NamedTuple):
-    """A row of the table of classes."""
-
-    name: str
-    figures: ClassMetrics
-    interval: Interval
-    taken_for: str
-
-
-class Cell(NamedTuple):
-    """A cell of the confusion matrix: images, share of their class, colour 0..9."""
-
-    images: int
-    share: float
-    heat: int
 
 
 class Calibrations(NamedTuple):
@@ -64,15 +49,16 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
         "versions": _texts(facts.record.versions),
         "choices": _texts(facts.record.choices),
         "metrics": metrics,
+        "with_views": measured_with_views(facts),
         "interval": _given(metrics, words.accuracy_interval),
         "summary": _given(metrics, words.summary),
         "classes": _given(metrics, class_rows),
         "matrix": _given(metrics, matrix),
         "confusions": _given(metrics, lambda figures: words.confusions(figures)[:_CONFUSIONS]),
         "calibration": _given(metrics, lambda figures: calibrations(figures, facts)),
-        "curves": _given(history, lambda curves: charts.curves([charts.Run(curves)])),
+        "curves": _given(history, lambda found: curve_charts([Run(found)])),
         "epochs": _given(history, epoch_rows),
-        "time": _given(history, lambda curves: Time.of(curves, facts.settings)),
+        "time": _given(history, lambda found: Time.of(found, facts.settings)),
         "mistakes": _given(test, _mistakes),
         "hardest": _given(test, _hardest),
         "looked_at": _looked_at(facts.model, test),
@@ -88,6 +74,15 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
 def _given(part: Any, make: Callable[[Any], Any]) -> Any:
     """Returns what is made of a part, or why there is none."""
     return part if isinstance(part, Absent) else make(part)
+
+
+def measured_with_views(facts: RunFacts) -> Metrics | Absent:
+    """Returns what `evaluate --tta` measured on the test images, if it was the last to do so."""
+    with suppress(OSError):
+        metrics = read_metrics(facts.run.metrics)
+        if metrics.split == "test" and metrics.views > 1:
+            return metrics
+    return Absent("Not measured with several views of an image.")
 
 
 def _or_absent(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -107,32 +102,6 @@ def _texts(values: object) -> dict[str, str]:
     return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
 
 
-def class_rows(metrics: Metrics) -> list[ClassRow]:
-    """Returns the table of classes."""
-    confusions = words.confusions(metrics)
-    return [
-        ClassRow(
-            name,
-            figures,
-            words.recall_interval(figures),
-            next((f"{c.predicted} ({c.images})" for c in confusions if c.actual == name), "none"),
-        )
-        for name, figures in metrics.per_class.items()
-    ]
-
-
-def matrix(metrics: Metrics) -> list[tuple[str, list[Cell]]]:
-    """Returns the confusion matrix by actual class; the most frequent confusion is hottest."""
-    counts = np.array(metrics.confusion_matrix)
-    mistakes = counts - np.diag(np.diag(counts))
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    heat = np.ceil(_HEAT_STEPS * mistakes / max(1, mistakes.max())).astype(int)
-    return [
-        (name, [Cell(*cell) for cell in zip(*(of[row].tolist() for of in (counts, shares, heat)))])  # noqa: B905
-        for row, name in enumerate(CLASS_NAMES)
-    ]
-
-
 def calibrations(metrics: Metrics, facts: RunFacts) -> Calibrations:
     """Fits a temperature on the validation images, if there are any, and applies it to the test."""
     before = charts.reliability("before", "As the model says it", metrics.calibration)
@@ -150,15 +119,6 @@ def calibrations(metrics: Metrics, facts: RunFacts) -> Calibrations:
     after = measure(test.logits / temperature, labels=test.examples.labels, split="test")
     chart = charts.reliability("after", f"At temperature {temperature:.2f}", after.calibration)
     return Calibrations(metrics, after, (losses[0], losses[1]), temperature, [before, chart])
-
-
-def epoch_rows(history: History) -> list[tuple[Any, ...]]:
-    """Returns the table of epochs, at most 50 of them in even steps."""
-    missing: list[Any] = [None] * len(history.epoch)
-    columns = [column or missing for column in history]
-    rows = list(zip(*columns, strict=True))
-    step = max(1, -(-len(rows) // _ROWS))
-    return rows[step - 1 :: step]
 
 
 class Time(NamedTuple):
@@ -196,9 +156,10 @@ def _looked_at(model: keras.Model | Absent, test: Predictions | Absent) -> Any:
 
 
 def _augmented(facts: RunFacts, training: Any) -> dict[str, Any]:
-    epoch = facts.settings.epochs - 1
-    sheet = augmented_sheet(facts.settings, examples=training, epoch=epoch)
-    return {"uri": images.data_uri(sheet), "epoch": epoch + 1}
+    epochs = min(facts.settings.epochs, _MOST_EPOCHS)
+    settings = replace(facts.settings, epochs=epochs)
+    sheet = augmented_sheet(settings, examples=training, epoch=epochs - 1)
+    return {"uri": images.data_uri(sheet), "epoch": epochs}
 
 
 def _first_ones(validation: Predictions) -> list[images.Picture]:

@@ -11,7 +11,8 @@ from keras_cifar.history import History
 from keras_cifar.measure.comparison import McNemar, bootstrap_differences, mcnemar
 from keras_cifar.measure.intervals import Interval, Spread, mean_and_deviation
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.report import charts
+from keras_cifar.report.charts import Chart
+from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.facts import Absent, RunFacts, correct, gather_test
 from keras_cifar.report.run_page import Time, commands
 from keras_cifar.run_dir import RunDir
@@ -75,8 +76,17 @@ def page_of_runs(runs: Sequence[RunDir], *, data_dir: Path | None) -> dict[str, 
         "curves": _curves(rows),
         "tested": _tested(rows),
         "differences": _differences(rows),
-        "commands": [commands(row.settings)[0] for row in rows],
+        "commands": [_command(row) for row in rows],
     }
+
+
+def _command(row: Row) -> str:
+    """Returns the command that trains all runs of a row again."""
+    command = commands(row.settings)[0]
+    seeds = ",".join(str(run.settings.seed) for run in row.runs)
+    if len(row.runs) == 1:
+        return command
+    return command.replace(f"--seed {row.settings.seed}", f"--seeds {seeds}")
 
 
 def names_of(runs: Sequence[RunDir]) -> dict[Path, str]:
@@ -135,14 +145,14 @@ def _circumstances(facts: Sequence[RunFacts]) -> dict[str, list[str]]:
     return {name: texts for name, texts in found.items() if len(texts) > 1}
 
 
-def _curves(rows: Sequence[Row]) -> list[charts.Chart] | Absent:
+def _curves(rows: Sequence[Row]) -> list[Chart] | Absent:
     runs = [
-        charts.Run(one.history, series, row.letter)
+        Run(one.history, series, row.letter)
         for series, row in enumerate(rows)
         for one in row.runs
         if isinstance(one.history, History)
     ]
-    return charts.curves(runs) if runs else Absent("None of the runs has a history.")
+    return curve_charts(runs) if runs else Absent("None of the runs has a history.")
 
 
 def _tested(rows: Sequence[Row]) -> McNemar | Absent:
