@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from keras_cifar.report import charts
 from keras_cifar.report.facts import Absent
@@ -61,7 +60,7 @@ def render(template: str, **values: Any) -> str:
 
 def _escaped(value: object) -> object:
     """Returns a text for Markdown, on one line."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):  # marked by |safe
         return value
     return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(value.split()))
 
