@@ -42,9 +42,9 @@ class RunRecord(NamedTuple):
         """Returns what `as_json` was made of; raises ValueError and the like for anything else."""
         return cls(
             TrainConfig(**document["settings"]),
-            document.get("versions", {}),
+            dict(document.get("versions", {})),
             document.get("device", "an unknown device"),
-            document.get("choices", {}),
+            dict(document.get("choices", {})),
             document.get("data_dir") and Path(document["data_dir"]),
         )
 

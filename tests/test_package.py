@@ -18,7 +18,7 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
+    ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor", "runs"),
     ("measure",),
     ("run_dir",),
     ("recipes",),
@@ -28,7 +28,18 @@ LAYERS = (
     ("history", "image", "model_dir", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )
-COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")
+COMMANDS = (
+    "data",
+    "train",
+    "runs",
+    "evaluate",
+    "plot",
+    "predict",
+    "export",
+    "deploy",
+    "serve",
+    "doctor",
+)
 
 
 def part_of(module):

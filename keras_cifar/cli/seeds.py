@@ -73,7 +73,7 @@ def start_group(
 ) -> None:
     """Trains a run for each seed, in the folder `path` or a new one under runs/."""
     context = click.get_current_context()
-    group = RunGroup(path or context.with_resource(new_run(f"{new_name(config)}-seeds")).path)
+    group = RunGroup(path or context.with_resource(new_run(new_name(config))).path)
     with _starting(group, config, seeds=seeds, tensorboard=tensorboard) as logs:
         from keras_cifar.train import train_seeds
 
