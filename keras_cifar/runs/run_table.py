@@ -8,9 +8,10 @@ from keras_cifar.runs.rows import Row
 
 _GAP = "  "
 _LEFT = ("name", "recipe", "settings", "state")
-# What a narrow terminal has no room for, the first first.
-_LEFT_OUT = ("settings", "time", "recipe", "seed", "epochs")
-_SHORTEST_SETTINGS = 16
+# What a narrow terminal has no room for, the first first: beside whole names, then short ones.
+_LESS_THAN_NAMES = ("settings", "time", "recipe", "seed")
+_LESS_THAN_SHORT_NAMES = ("epochs", "val", "test")
+_SHORT_SETTINGS, _SHORT_NAME = 16, 16
 
 
 def format_table(rows: Sequence[Row], *, width: int | None) -> str:
@@ -58,11 +59,18 @@ def _fit(widths: dict[str, int], *, width: int) -> None:
     def excess() -> int:
         return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
 
-    widths["settings"] -= min(max(0, excess()), max(0, widths["settings"] - _SHORTEST_SETTINGS))
-    for name in _LEFT_OUT:
+    def shorten(name: str, *, to: int) -> None:
+        widths[name] -= min(max(0, excess()), max(0, widths[name] - to))
+
+    shorten("settings", to=_SHORT_SETTINGS)
+    for name in _LESS_THAN_NAMES:
         if excess() > 0:
             del widths[name]
-    widths["name"] = max(1, widths["name"] - max(0, excess()))
+    shorten("name", to=_SHORT_NAME)
+    for name in _LESS_THAN_SHORT_NAMES:
+        if excess() > 0:
+            del widths[name]
+    shorten("name", to=1)
 
 
 def _line(cells: dict[str, str], *, widths: dict[str, int]) -> str:
@@ -71,6 +79,8 @@ def _line(cells: dict[str, str], *, widths: dict[str, int]) -> str:
         text = cells[name]
         if len(text) > width:
             # The end of a name tells runs of a group apart.
-            text = f"…{text[1 - width :]}" if name == "name" else f"{text[: width - 1]}…"
+            text = (
+                f"…{text[len(text) - width + 1 :]}" if name == "name" else f"{text[: width - 1]}…"
+            )
         parts.append(f"{text:<{width}}" if name in _LEFT else f"{text:>{width}}")
     return _GAP.join(parts).rstrip()
