@@ -73,15 +73,14 @@ class RunDir:
             document = json.loads(self.config.read_text())
             settings = TrainConfig(**document["settings"])
             data_dir = document.get("data_dir") and Path(document["data_dir"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            versions, choices = (
+                {name: str(value) for name, value in document.get(part, {}).items()}
+                for part in ("versions", "choices")
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
-        return RunRecord(
-            settings,
-            document.get("versions", {}),
-            document.get("device", "an unknown device"),
-            document.get("choices", {}),
-            data_dir,
-        )
+        device = document.get("device", "an unknown device")
+        return RunRecord(settings, versions, device, choices, data_dir)
 
     def write_record(self, record: RunRecord) -> None:
         """Writes config.json."""
