@@ -104,14 +104,21 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> bool:
-    """Makes a folder and has its name written to the disk; returns whether it was missing."""
+    """Makes a folder, and those that it is to be in, and has their names written to the disk.
+
+    Returns:
+        Whether it was missing.
+    """
+    parent = folder.absolute().parent
+    if not parent.is_dir():
+        make_folder(parent)
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir()
     except FileExistsError:
         if not folder.is_dir():
             raise
         return False
-    sync(folder.absolute().parent)
+    sync(parent)
     return True
 
 

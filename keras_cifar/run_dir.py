@@ -16,7 +16,7 @@ RUNS = Path("runs")
 MAX_SEEDS = 1000
 _GROUP = "seeds.json"
 # What reading the JSON of something else comes to.
-_OTHER_CONTENT = (ValueError, TypeError, KeyError, RecursionError)
+_OTHER_CONTENT = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class RunRecord(NamedTuple):
@@ -40,11 +40,15 @@ class RunRecord(NamedTuple):
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "RunRecord":
         """Returns what `as_json` was made of; raises ValueError and the like for anything else."""
+        versions, choices = (
+            {name: str(value) for name, value in document.get(part, {}).items()}
+            for part in ("versions", "choices")
+        )
         return cls(
             TrainConfig(**document["settings"]),
-            dict(document.get("versions", {})),
+            versions,
             document.get("device", "an unknown device"),
-            dict(document.get("choices", {})),
+            choices,
             document.get("data_dir") and Path(document["data_dir"]),
         )
 

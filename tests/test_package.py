@@ -18,7 +18,8 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor", "runs"),
+    ("train", "evaluate", "client", "export", "deploy", "serve", "doctor", "runs"),
+    ("plot",),
     ("measure",),
     ("run_dir",),
     ("recipes",),

@@ -128,8 +128,5 @@ def train(
             outcome = stage.train(
                 config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
             )
-    from keras_cifar.plot import draw_history  # now that there is a folder for its own files
-
-    draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)

@@ -122,7 +122,7 @@ def _of_settings(record: RunRecord) -> dict[str, Any]:
     config = record.settings
     own = asdict(TrainConfig.of(config.recipe, config.optimizer))
     # What "auto" has become is no setting that somebody chose.
-    was_told = "as told" in str(record.choices.get("precision"))
+    was_told = "as told" in record.choices.get("precision", "")
     own |= {"strategy": "single"} | ({} if was_told else {"precision": config.precision})
     settings = {
         name: value
