@@ -126,8 +126,5 @@ def _starting(
 
 
 def _tell(group: RunGroup, outcome: "Summary") -> None:
-    from keras_cifar.plot import draw_history
-
-    draw_history(group.runs(), path=group.plot)
     click.echo(f"{group.path}:\n{outcome}")
     click.echo(f"Test them: keras-cifar evaluate {shlex.quote(str(group.path))}", err=True)

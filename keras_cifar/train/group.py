@@ -11,6 +11,7 @@ from keras_cifar.data.prepare import prepare
 from keras_cifar.files import make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.model.session import own_session
+from keras_cifar.plot import draw_history
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup, RunRecord, check_seeds
 from keras_cifar.train.conditions import (
@@ -147,4 +148,5 @@ def _train_rest(group: RunGroup, *, data_dir: Path | None, logs: Logs) -> Summar
                 resume(run, data_dir=data_dir, tensorboard=log_dir)
             else:
                 train(record.settings(seed), run, data_dir=data_dir, tensorboard=log_dir)
+    draw_history(group.runs(), path=group.plot)
     return summarise(group)
