@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from keras_cifar.errors import printable
-from keras_cifar.runs.rows import Row
+from keras_cifar.runs.listing import Row
 
 _GAP = "  "
 _LEFT = ("name", "recipe", "settings", "state")
