@@ -14,7 +14,7 @@ _RETRACING = "triggered tf.function retracing"
 
 @contextmanager
 def own_session() -> Iterator[None]:
-    """Has layers be named as in a new process, and what the block leaves in memory go.
+    """Has Keras start anew, as in a new process, and lets go of what the block leaves in memory.
 
     TensorFlow keeps the graph around each custom gradient for as long as the process lives, 110 MB
     for each run of the article's recipe and 45 MB of fast94's, and has no public way to let go of
