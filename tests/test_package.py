@@ -18,7 +18,8 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "plot", "report", "client", "export", "deploy", "serve", "doctor"),
+    ("train", "evaluate", "report", "client", "export", "deploy", "serve", "doctor", "runs"),
+    ("plot",),
     ("measure",),
     ("run_dir",),
     ("recipes",),
@@ -29,8 +30,17 @@ LAYERS = (
     ("cifar10", "serving", "machine", "files", "errors"),
 )
 COMMANDS = (
-    *("data", "train", "evaluate", "plot", "report"),
-    *("predict", "export", "deploy", "serve", "doctor"),
+    "data",
+    "train",
+    "runs",
+    "evaluate",
+    "plot",
+    "report",
+    "predict",
+    "export",
+    "deploy",
+    "serve",
+    "doctor",
 )
 
 

@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from keras_cifar.report import charts, report, words
 from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.findings import robustness_of, suspects_of
 from keras_cifar.report.run_page import measured_with_views
-from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup
 
 HOSTILE = "<script>document.title='taken'</script>"
 
@@ -96,7 +97,7 @@ def group(run, tmp_path_factory):
     """Two seeds of one kind of settings and one of another; their models are the same."""
     folder = tmp_path_factory.mktemp("group")
     seeds = [copy_of(run, folder / "group" / f"seed-{seed}", seed=seed) for seed in (0, 1)]
-    RunGroup(folder / "group").config.write_text("{}")
+    RunGroup(folder / "group").write_record(GroupRecord((0, 1), run.read_record()))
     other = copy_of(run, folder / "other", learning_rate=0.1)
     return SimpleNamespace(path=folder / "group", seeds=seeds, other=other)
 
@@ -462,7 +463,9 @@ def test_the_model_card_has_the_same_facts(run, tmp_path):
 @pytest.fixture
 def command_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(main, ["report", *map(str, arguments)])
+    handler = signal.getsignal(signal.SIGTERM)
+    yield lambda *arguments: CliRunner().invoke(main, ["report", *map(str, arguments)])
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_of_a_group_the_command_tells_the_deviation_and_opens_the_card(
@@ -472,10 +475,11 @@ def test_of_a_group_the_command_tells_the_deviation_and_opens_the_card(
     monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or False)
     result = command_line(group.path, "--format", "markdown", "--open")
     assert result.exit_code == 0, result.output
-    assert result.stdout == "model_card.md\n"
-    assert opened == [Path("model_card.md").absolute().as_uri()]
-    assert result.stderr == "model_card.md: no browser here to open it with.\n"
-    card = Path("model_card.md").read_text()
+    path = group.path / "model_card.md"
+    assert result.stdout == f"{path}\n"
+    assert opened == [path.as_uri()]
+    assert result.stderr == f"{path}: no browser here to open it with.\n"
+    card = path.read_text()
     assert "All runs have the same settings but for the seed: nothing is compared." in card
     assert re.search(r"\| A \| \d+\.\d\d % ± 0\.00 \| 0, 1 \|", card)
     assert "| seed-1 | A | 1 |" in card

@@ -49,10 +49,10 @@ def tiny_run(config, tiny, said, tmp_path_factory):
         return run_dir, train(config, run_dir, data_dir=tiny.data_dir)
 
 
-def test_a_run_leaves_its_settings_history_and_model(tiny_run, config):
+def test_a_run_leaves_its_settings_history_model_and_picture(tiny_run, config):
     run_dir, _ = tiny_run
     names = {path.name for path in run_dir.path.iterdir()}
-    assert names == {"config.json", "history.csv", "model.keras", ".lock"}
+    assert names == {"config.json", "history.csv", "history.png", "model.keras", ".lock"}
     document = json.loads(run_dir.config.read_text())
     assert document["settings"] == {**asdict(config), "strategy": "single"}
     assert set(document["versions"]) == {"python", "tensorflow", "keras", "numpy", "keras-cifar"}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,12 +38,13 @@ def report(
 ) -> None:
     """Explain a run (default: the newest) on one page, or compare several.
 
-    A group that train --seeds made stands for its runs.
+    A group stands for its runs.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise click.ClickException("report needs more: pip install 'keras-cifar[report]'")
-    run_dirs = [run for path in runs for run in runs_at(path)] or [newest_run()]
-    path = output or _default_path(run_dirs, kind=kind)
+    paths = runs or (newest_run().path,)
+    run_dirs = [run for path in paths for run in runs_at(path)]
+    path = output or _default_path(paths, kind=kind)
     provide_temporary_folder(path.parent)
     start_tensorflow()
     from keras_cifar import report as stage
@@ -54,7 +56,7 @@ def report(
         click.echo(f"{path}: no browser here to open it with.", err=True)
 
 
-def _default_path(run_dirs: list[RunDir], *, kind: str) -> Path:
-    first = run_dirs[0]
+def _default_path(paths: Sequence[Path], *, kind: str) -> Path:
+    first = RunDir(paths[0])
     path = first.report if kind == "html" else first.model_card
-    return path if len(run_dirs) == 1 else Path(path.name)
+    return path if len(paths) == 1 else Path(path.name)

@@ -1,10 +1,9 @@
 """How sure a figure is: an interval for a share, mean and deviation over seeds."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 # Of the standard normal distribution: 95 % lie within.
 _Z = 1.959963984540054
@@ -46,5 +45,5 @@ class Spread(NamedTuple):
 
 def mean_and_deviation(values: Sequence[float]) -> Spread:
     """Returns mean and sample deviation of at least one value."""
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), deviation)
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation)

@@ -14,6 +14,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
 from keras_cifar.machine import device_kind
+from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
@@ -54,7 +55,7 @@ def fit(
 
     Args:
         config: without "auto".
-        run_dir: gets history, model and checkpoints; the latter are removed at the end.
+        run_dir: gets history, model, picture and checkpoints; the latter are removed at the end.
         examples: the dataset's training images, from which validation is cut.
         start: the checkpoint to go on from.
         tensorboard: where to log for TensorBoard; None for nowhere.
@@ -106,6 +107,8 @@ def fit(
         )
     finally:
         display.clear_bar()
+    # While the run is this process's own, and before it counts as one that has ended.
+    draw_history([run_dir], path=run_dir.plot)
     checkpoint.remove(run_dir.checkpoint)
     return Outcome(progress.best_epoch, progress.best_accuracy if len(validation.labels) else None)
 
