@@ -163,6 +163,8 @@ class RunGroup:
         # The settings that all have in common, and the seeds.
         self.config = path / _GROUP
         self.plot = path / "history.png"  # the curves of all runs
+        self.report = path / "report.html"  # the page that `report` writes of all runs
+        self.model_card = path / "model_card.md"  # the same in Markdown
 
     def run(self, seed: int) -> RunDir:
         """Returns the run of a seed, whether it is there or not."""

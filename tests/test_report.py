@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
