@@ -286,7 +286,7 @@ def test_what_a_run_folder_says_stays_text(browser, run, tmp_path):
     document |= {
         "device": HOSTILE * 1000,
         "versions": {HOSTILE: [HOSTILE], "keras": f"\"'>{HOSTILE}"},
-        "choices": f"no table {HOSTILE}",
+        "choices": {HOSTILE: HOSTILE},
     }
     folder.config.write_text(json.dumps(document))
     folder.history.write_text(f"{HOSTILE}\n")

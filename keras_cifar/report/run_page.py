@@ -46,8 +46,6 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
         "name": facts.run.path.resolve().name,
         "facts": facts,
         "settings": asdict(facts.settings),
-        "versions": _texts(facts.record.versions),
-        "choices": _texts(facts.record.choices),
         "metrics": metrics,
         "with_views": measured_with_views(facts),
         "interval": _given(metrics, words.accuracy_interval),
@@ -95,11 +93,6 @@ def _or_absent(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return Absent(f"Not for this network: {error}")
 
     return tried
-
-
-def _texts(values: object) -> dict[str, str]:
-    """Returns what config.json holds of names and texts; the file may hold anything."""
-    return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
 
 
 def calibrations(metrics: Metrics, facts: RunFacts) -> Calibrations:
