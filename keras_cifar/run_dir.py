@@ -15,6 +15,18 @@ RUNS = Path("runs")
 _GROUP = "seeds.json"
 
 
+class Origin(NamedTuple):
+    """The model whose weights a run starts from.
+
+    Attributes:
+        path: of the .keras file, absolute.
+        sha256: of its content.
+    """
+
+    path: Path
+    sha256: str
+
+
 class RunRecord(NamedTuple):
     """What config.json holds of a run.
 
@@ -25,6 +37,7 @@ class RunRecord(NamedTuple):
         choices: what was chosen for that device and why, by name: "precision", "oneDNN", and on
             a GPU "XLA".
         data_dir: where TFDS kept its data set; None of a run of an older version.
+        origin: None of a run that starts from random weights.
     """
 
     settings: TrainConfig
@@ -32,6 +45,7 @@ class RunRecord(NamedTuple):
     device: str
     choices: dict[str, str]
     data_dir: Path | None = None
+    origin: Origin | None = None
 
     def find_data(self, told: Path | None) -> Path | None:
         """Returns the data folder to use: as told, or else the run's own if it is still there."""
@@ -73,6 +87,8 @@ class RunDir:
             document = json.loads(self.config.read_text())
             settings = TrainConfig(**document["settings"])
             data_dir = document.get("data_dir") and Path(document["data_dir"])
+            stored = document.get("origin")
+            origin = stored and Origin(Path(stored["path"]), str(stored["sha256"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
         return RunRecord(
@@ -81,6 +97,7 @@ class RunDir:
             document.get("device", "an unknown device"),
             document.get("choices", {}),
             data_dir,
+            origin,
         )
 
     def write_record(self, record: RunRecord) -> None:
@@ -88,10 +105,10 @@ class RunDir:
         document = {
             **record._asdict(),
             "settings": dataclasses.asdict(record.settings),
-            "data_dir": record.data_dir and str(record.data_dir),
+            "origin": record.origin and record.origin._asdict(),
         }
         with replacing(self.config) as path:
-            path.write_text(json.dumps(document, indent=2) + "\n")
+            path.write_text(json.dumps(document, indent=2, default=str) + "\n")  # str for paths
 
     def require_model(self) -> Path:
         """Returns the trained model's path; raises FileNotFoundError if there is none."""

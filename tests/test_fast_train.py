@@ -13,6 +13,7 @@ from keras_cifar.machine import pick_precision
 from keras_cifar.model.load import load_model
 from keras_cifar.model.whitening import whitening_filters
 from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes.fast import FAST96
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, train
 
@@ -92,6 +93,21 @@ def test_compiled_by_xla_a_whole_epoch_trains_the_same(sample):
         )
         losses.append(history.history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_from_other_weights_the_whitening_and_the_slow_weights_are_those_too(sample):
+    narrow = dataclasses.replace(FAST96, groups=((24,),) * 3)
+    config = TrainConfig.of("fast96", dataset="sample", batch_size=100)
+    keras.config.set_dtype_policy("mixed_float16")  # in which another optimiser holds the recipe's
+    model = narrow.compile_model(
+        config, examples=sample.take(np.arange(200)), steps=2, device="CPU", jit_compile=False
+    )
+    start = [weight + 1 for weight in narrow.build_model(seed=7).get_weights()]
+    narrow.set_weights(model, start)
+    slow = [variable for variable in model.optimizer.variables if "slow" in variable.path]
+    for value, weight, kept in zip(start, model.weights, slow, strict=True):
+        np.testing.assert_array_equal(weight, value)
+        np.testing.assert_array_equal(kept, value)
 
 
 @pytest.mark.slow

@@ -68,6 +68,13 @@ _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name i
 @click.option("--run-dir", type=PATH, help="For the run's files.  [default: runs/TIME-NAME]")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --run-dir.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --run-dir holds.")
+@click.option(
+    "--from",
+    "origin",
+    type=PATH,
+    metavar="RUN",
+    help="Start from the weights of a run, or of a .keras file of the same network.",
+)
 @click.option("--tensorboard", is_flag=True, help="Log to RUN_DIR/tensorboard as well.")
 @dataset_option
 @data_dir_option
@@ -75,6 +82,7 @@ def train(
     run_dir: Path | None,
     resume: bool,
     overwrite: bool,
+    origin: Path | None,
     tensorboard: bool,
     data_dir: Path | None,
     **options: Any,
@@ -85,6 +93,8 @@ def train(
     """
     if resume and overwrite:
         raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
+    if resume and origin:
+        raise click.UsageError("--resume knows where the run started from: leave out --from.")
     if resume:
         run = RunDir(run_dir) if run_dir else newest_run()
         record = run.read_record()
@@ -110,7 +120,12 @@ def train(
         else:
             existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
             outcome = stage.train(
-                config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
+                config,
+                run,
+                data_dir=data_dir,
+                existing=existing,
+                tensorboard=log_dir,
+                origin=origin,
             )
     from keras_cifar.plot import draw_history  # now that there is a folder for its own files
 
