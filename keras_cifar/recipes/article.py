@@ -82,6 +82,13 @@ class ArticleRecipe:
             examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs
         )
 
+    def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
+        """Returns the first of `batches` of an epoch."""
+        from keras_cifar.data.examples import Examples
+
+        batches = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
+        return Examples(*next(batches.as_numpy_iterator()))
+
     def epoch_costs(self, config: TrainConfig) -> list[float]:
         """Returns 1 for each."""
         return [1.0] * config.epochs

@@ -185,6 +185,17 @@ class FastRecipe:
         parts = len(self.sizes)
         return [self.sizes[epoch * parts // config.epochs] for epoch in range(config.epochs)]
 
+    def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
+        """Returns the images of an epoch's first step, those included that it leaves out."""
+        from keras_cifar.data.on_device import make_batch, mirror_half
+
+        plans = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
+        mirrored = examples._replace(images=mirror_half(examples.images, seed=config.seed))
+        images, labels = make_batch(
+            next(iter(plans)), mirrored, shift=self.shift, cutout=self.cutout
+        )
+        return examples._replace(images=images.numpy(), labels=labels.numpy())
+
     def epoch_costs(self, config: TrainConfig) -> list[float]:
         """Returns the pixels of an image in each."""
         return [float(size**2) for size in self._sizes(config)]

@@ -62,6 +62,19 @@ class Recipe(Protocol):
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns what `fit` is given for these epochs."""
 
+    def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
+        """Returns the first images of an epoch as the network sees them, and their labels.
+
+        Args:
+            config: settings of the run.
+            examples: the training examples.
+            epoch: counted from 0.
+
+        Returns:
+            images uint8 (batch, side, side, 3), augmented; of a recipe whose images grow, the side
+            depends on the epoch.
+        """
+
     def epoch_costs(self, config: TrainConfig) -> list[float]:
         """Returns what each epoch costs beside the others: a part of what it is to take."""
 
