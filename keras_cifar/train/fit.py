@@ -99,7 +99,12 @@ def fit(
         display,
     ]
     if tensorboard:
-        own.append(keras.callbacks.TensorBoard(tensorboard))
+        # Here, since it loads matplotlib, which may need the run's folder for files of its own.
+        from keras_cifar.train.tensorboard import tensorboard_callbacks
+
+        own += tensorboard_callbacks(
+            tensorboard, config=config, training=training, validation=validation
+        )
     try:
         model.fit(
             recipe.batches(config, examples=training, epochs=range(progress.epoch, config.epochs)),
