@@ -196,6 +196,7 @@ def test_a_run_from_another_is_refused_where_it_cannot_start(refused, trained_ru
         (trained_run.history, new, 1, f"{trained_run.history}: not a Keras model"),
         (model, again, 1, f"{model}: is in the folder of the run that is to start from it."),
         (model, ("--resume",), 2, "--resume knows where the run started from: leave out --from."),
+        (model, ("--seeds", "0-1"), 2, "--seeds: with each seed, other images validate, which"),
     ):
         line, found = refused("train", "--from", origin, *arguments)
         assert (found, line[: len(message)]) == (code, message)
