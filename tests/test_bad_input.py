@@ -181,6 +181,15 @@ def test_a_finished_run_is_not_resumed(refused, trained_run):
     assert contents(trained_run.path) == before
 
 
+@pytest.mark.parametrize(
+    "option", ["--resume", "--overwrite", "--tensorboard", "--seeds=0-1"], ids=str
+)
+def test_a_range_test_takes_no_option_of_a_run(refused, option):
+    line, code = refused("train", "--find-learning-rate", option)
+    name = option.partition("=")[0]
+    assert (code, line) == (2, f"--find-learning-rate makes no run: leave out {name}.")
+
+
 def test_a_run_from_another_is_refused_where_it_cannot_start(refused, trained_run, tmp_path):
     new = ("--dataset", "sample", "--run-dir", tmp_path / "run")
     again = ("--overwrite", "--run-dir", trained_run.path)

@@ -25,7 +25,7 @@ LAYERS = (
     ("accelerate", "optimize"),
     ("model",),
     ("data",),
-    ("history", "image", "model_dir", "tf1_loader"),
+    ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )
 COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+from keras_cifar.cli import learning_rate
 from keras_cifar.cli.options import (
     PATH,
     config_from,
@@ -84,6 +85,11 @@ _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name i
     metavar="RUN",
     help="Start from the weights of a run, or of a .keras file of the same network.",
 )
+@click.option(
+    "--find-learning-rate",
+    is_flag=True,
+    help="Train 100 steps at rates that rise, draw their losses, suggest a rate; make no run.",
+)
 @click.option("--tensorboard", is_flag=True, help="Log to RUN_DIR/tensorboard as well.")
 @dataset_option
 @data_dir_option
@@ -93,6 +99,7 @@ def train(
     resume: bool,
     overwrite: bool,
     origin: Path | None,
+    find_learning_rate: bool,
     tensorboard: bool,
     data_dir: Path | None,
     **options: Any,
@@ -101,6 +108,12 @@ def train(
 
     The defaults are those of the article's recipe; the fast ones have their own.
     """
+    if find_learning_rate:
+        learning_rate.refuse_options_of_runs(
+            resume=resume, overwrite=overwrite, seeds=seeds, tensorboard=tensorboard
+        )
+        config = config_from(given(options))
+        return learning_rate.find(config, run_dir, data_dir=data_dir, origin=origin)
     if resume and overwrite:
         raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
     if resume and origin:

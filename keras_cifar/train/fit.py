@@ -81,8 +81,7 @@ def fit(
     keras.config.set_dtype_policy("float32")
     recipe = RECIPES[config.recipe]
     chosen = recipe.build_model(seed=config.seed)
-    with _strategy(config.strategy).scope():
-        model = compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
+    model = compile_in_strategy(config, training=training)
     if before:
         checkpoint.restore(before, model=model)
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
@@ -135,6 +134,13 @@ def _refuse_other_settings(run_dir: RunDir, *, then: dict[str, Any], now: dict[s
             f"{run_dir.config}: is damaged, or was changed since the last checkpoint: "
             f"{', '.join(changed)}. Put the old values back, or train anew in another --run-dir."
         )
+
+
+def compile_in_strategy(config: TrainConfig, *, training: Examples) -> keras.Model:
+    """Builds and compiles the network for a whole run on the devices that its settings name."""
+    steps_per_epoch = len(training.labels) // config.batch_size
+    with _strategy(config.strategy).scope():
+        return compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:

@@ -16,12 +16,12 @@ from keras_cifar.run_dir import Origin, RunDir
 Weights = list[npt.NDArray[Any]]
 
 
-def find(path: Path, *, run_dir: RunDir) -> Origin:
+def find(path: Path, *, run_dir: RunDir | None = None) -> Origin:
     """Returns the model of a run, or the model file itself, and its digest.
 
     Args:
         path: of either.
-        run_dir: of the run that is to start from it.
+        run_dir: of the run that is to start from it, if there is to be one.
 
     Raises:
         OSError: there is none, or it lies in the new run's folder, which is emptied first.
@@ -31,7 +31,7 @@ def find(path: Path, *, run_dir: RunDir) -> Origin:
         raise FileNotFoundError(
             f"{file}: no such model file. Name the folder of a run, or its model.keras."
         )
-    if run_dir.path.resolve() in file.resolve().parents:
+    if run_dir and run_dir.path.resolve() in file.resolve().parents:
         raise FileExistsError(
             f"{path}: is in the folder of the run that is to start from it. Name another --run-dir."
         )
