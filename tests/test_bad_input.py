@@ -192,7 +192,7 @@ def test_a_range_test_takes_no_option_of_a_run(refused, option):
 
 def test_a_run_from_another_is_refused_where_it_cannot_start(refused, trained_run, tmp_path):
     new = ("--dataset", "sample", "--run-dir", tmp_path / "run")
-    again = ("--overwrite", "--run-dir", trained_run.path)
+    again = ("--overwrite", "--dataset", "sample", "--run-dir", trained_run.path)
     model = trained_run.model
     other = (
         f"{model}: its network is not that of the fast94 recipe: weight 1 is kernel (3, 3, 3, 32), "

@@ -245,7 +245,8 @@ def test_two_mirrored_devices_train_as_one_does(config, in_a_process, tmp_path):
         "tf.config.set_logical_device_configuration(cpu, halves)",
         f"folder = pathlib.Path({str(tmp_path)!r})",
         f"for config in {single!r}, {mirrored!r}:",
-        "    train(config, RunDir(folder / config.strategy), data_dir=data_dir)",
+        "    run, logs = RunDir(folder / config.strategy), folder / 'logs' / config.strategy",
+        "    train(config, run, data_dir=data_dir, tensorboard=logs)",
     )
     assert result.returncode == 0, result.stderr
     single, mirrored = (
