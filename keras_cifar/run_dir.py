@@ -16,7 +16,7 @@ RUNS = Path("runs")
 MAX_SEEDS = 1000
 _GROUP = "seeds.json"
 # What reading the JSON of something else comes to.
-_OTHER_CONTENT = (ValueError, TypeError, KeyError, RecursionError)
+_OTHER_CONTENT = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class Origin(NamedTuple):
@@ -55,11 +55,15 @@ class RunRecord(NamedTuple):
     def from_json(cls, document: dict[str, Any]) -> "RunRecord":
         """Returns what `as_json` was made of; raises ValueError and the like for anything else."""
         origin = document.get("origin")
+        versions, choices = (
+            {name: str(value) for name, value in document.get(part, {}).items()}
+            for part in ("versions", "choices")
+        )
         return cls(
             TrainConfig(**document["settings"]),
-            document.get("versions", {}),
+            versions,
             document.get("device", "an unknown device"),
-            document.get("choices", {}),
+            choices,
             document.get("data_dir") and Path(document["data_dir"]),
             origin and Origin(Path(origin["path"]), str(origin["sha256"])),
         )

@@ -256,6 +256,7 @@ def test_without_a_run_there_is_nothing_to_resume_measure_or_draw(refused, tmp_p
     "content",
     [
         *("", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}'),
+        *('{"settings": {}, "versions": []}', '{"settings": {}, "choices": "XLA"}'),
         pytest.param("[" * 100_000, id="nested without end"),
     ],
 )

@@ -18,7 +18,8 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
+    ("train", "evaluate", "client", "export", "deploy", "serve", "doctor", "runs"),
+    ("plot",),
     ("measure",),
     ("run_dir",),
     ("recipes",),
@@ -28,7 +29,18 @@ LAYERS = (
     ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )
-COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")
+COMMANDS = (
+    "data",
+    "train",
+    "runs",
+    "evaluate",
+    "plot",
+    "predict",
+    "export",
+    "deploy",
+    "serve",
+    "doctor",
+)
 
 
 def part_of(module):

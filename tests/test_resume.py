@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from keras_cifar.evaluate import evaluate
@@ -104,7 +105,7 @@ def resumed(stopped, tmp_path_factory):
     (run_dir.checkpoint / ".unfinished-abc.ckpt").write_text("half a checkpoint")
     document = json.loads(run_dir.config.read_text())
     document["device"] = "Abacus, 10 beads"
-    document["choices"]["oneDNN"] = "off (it has none)"
+    document["choices"] |= {"oneDNN": "off (it has none)", "XLA": ""}
     run_dir.config.write_text(json.dumps(document))
     with contextlib.redirect_stderr(io.StringIO()) as said:
         resume(run_dir)
@@ -191,6 +192,18 @@ def test_settings_that_changed_under_a_run_are_refused_and_told(run_dir, tiny):
     with pytest.raises(
         OSError, match=r"config.json: is damaged, or was changed .*: seed 1 \(was 0"
     ):
+        resume(run_dir, data_dir=tiny.data_dir)
+
+
+def test_a_checkpoint_of_another_network_is_refused(run_dir, tiny):
+    """Its settings are the same: what was changed is the code."""
+    path = run_dir.checkpoint / "epoch-00002.ckpt"
+    with np.load(io.BytesIO(path.read_bytes()[32:])) as archive:
+        arrays = {**archive, "variable_0": archive["variable_0"][:1]}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    path.write_bytes(hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+    with pytest.raises(OSError, match="The checkpoint of epoch 2 is of another network or opt"):
         resume(run_dir, data_dir=tiny.data_dir)
 
 

@@ -57,10 +57,10 @@ def weights(run_dir):
         return archive.read("model.weights.h5")
 
 
-def test_a_run_leaves_its_settings_history_and_model(tiny_run, config):
+def test_a_run_leaves_its_settings_history_model_and_picture(tiny_run, config):
     run_dir, _ = tiny_run
     names = {path.name for path in run_dir.path.iterdir()}
-    assert names == {"config.json", "history.csv", "model.keras", ".lock"}
+    assert names == {"config.json", "history.csv", "history.png", "model.keras", ".lock"}
     document = json.loads(run_dir.config.read_text())
     assert document["settings"] == {**asdict(config), "strategy": "single"}
     assert set(document["versions"]) == {"python", "tensorflow", "keras", "numpy", "keras-cifar"}

@@ -73,7 +73,7 @@ def start_group(
 ) -> None:
     """Trains a run for each seed, in the folder `path` or a new one under runs/."""
     context = click.get_current_context()
-    group = RunGroup(path or context.with_resource(new_run(f"{new_name(config)}-seeds")).path)
+    group = RunGroup(path or context.with_resource(new_run(new_name(config))).path)
     with _starting(group, config, seeds=seeds, tensorboard=tensorboard) as logs:
         from keras_cifar.train import train_seeds
 
@@ -126,8 +126,5 @@ def _starting(
 
 
 def _tell(group: RunGroup, outcome: "Summary") -> None:
-    from keras_cifar.plot import draw_history
-
-    draw_history(group.runs(), path=group.plot)
     click.echo(f"{group.path}:\n{outcome}")
     click.echo(f"Test them: keras-cifar evaluate {shlex.quote(str(group.path))}", err=True)

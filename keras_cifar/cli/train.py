@@ -161,8 +161,5 @@ def train(
                 tensorboard=log_dir,
                 origin=origin,
             )
-    from keras_cifar.plot import draw_history  # now that there is a folder for its own files
-
-    draw_history([run], path=run.plot)
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)

@@ -79,6 +79,6 @@ def warn_of_another_machine(path: Path, record: RunRecord) -> None:
         warn(f"on {record.device}", f"on this machine ({here})")
     for name, now in _ways(record.settings.strategy).items():
         then = record.choices.get(name, now)
-        if then.split()[0] != now.split()[0]:  # for another reason it would be the same
+        if then.partition(" ")[0] != now.partition(" ")[0]:  # another reason changes nothing
             way_out = f" {ONEDNN}, 1 or 0, is read at the start." if name == "oneDNN" else ""
             warn(f"with {name} {then}", f"with {name} {now}", way_out=way_out)

@@ -15,6 +15,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
 from keras_cifar.machine import device_kind
+from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
@@ -59,7 +60,7 @@ def fit(
 
     Args:
         config: without "auto".
-        run_dir: gets history, model and checkpoints; the latter are removed at the end.
+        run_dir: gets history, model, picture and checkpoints; the latter are removed at the end.
         examples: the dataset's training images, from which validation is cut.
         start: the checkpoint to go on from, or the weights to start with.
         tensorboard: where to log for TensorBoard; None for nowhere.
@@ -119,6 +120,8 @@ def fit(
         )
     finally:
         display.clear_bar()
+    # While the run is this process's own, and before it counts as one that has ended.
+    draw_history([run_dir], path=run_dir.plot)
     checkpoint.remove(run_dir.checkpoint)
     return Outcome(progress.best_epoch, progress.best_accuracy if len(validation.labels) else None)
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import keras
 
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import prepare
 from keras_cifar.files import make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
+from keras_cifar.model.session import own_session
+from keras_cifar.plot import draw_history
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup, RunRecord, check_seeds
 from keras_cifar.train.conditions import (
@@ -141,11 +142,11 @@ def _train_rest(group: RunGroup, *, data_dir: Path | None, logs: Logs) -> Summar
         if run.has_ended:
             continue
         click.echo(f"seed {seed} ({number} of {len(record.seeds)}): {run.path}", err=True)
-        # Else the names of layers count on, and what the run before has left stays in memory.
-        keras.utils.clear_session()
         log_dir = run.tensorboard if logs == "tensorboard" else None
-        if run.is_unfinished:
-            resume(run, data_dir=data_dir, tensorboard=log_dir)
-        else:
-            train(record.settings(seed), run, data_dir=data_dir, tensorboard=log_dir)
+        with own_session():
+            if run.is_unfinished:
+                resume(run, data_dir=data_dir, tensorboard=log_dir)
+            else:
+                train(record.settings(seed), run, data_dir=data_dir, tensorboard=log_dir)
+    draw_history(group.runs(), path=group.plot)
     return summarise(group)
