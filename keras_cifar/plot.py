@@ -19,7 +19,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE
 from keras_cifar.data.examples import Examples
 from keras_cifar.files import replacing
 from keras_cifar.history import History, read_history
-from keras_cifar.rate_curve import PICTURE, read_rate_curve
+from keras_cifar.rate_curve import RateCurve
 from keras_cifar.run_dir import RunDir
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -177,15 +177,19 @@ def _label(name: str, history: History) -> str:
     return f"{name}: {history.val_accuracy[best]:.2%} in epoch {history.epoch[best]}"
 
 
-def draw_rate_curve(folder: Path) -> Path:
-    """Draws what a learning-rate range test wrote to `folder`, beside it; returns the picture.
+def draw_rate_curve(curve: RateCurve, *, path: Path) -> Path:
+    """Draws the losses of a learning-rate range test; a ring marks the suggested rate.
 
-    A ring marks the suggested rate.
+    Args:
+        curve: of at least one step.
+        path: to write to, and returned; .png, .svg or .pdf.
 
     Raises:
-        OSError: the table is missing, or the picture cannot be written.
+        ValueError: another suffix.
+        OSError: the picture cannot be written.
     """
-    rates, losses = curve = read_rate_curve(folder)
+    check_path(path)
+    rates, losses = curve
     smoothed, suggested = curve.smoothed, curve.suggested
     with style():
         figure = Figure(figsize=(6, 4.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
@@ -199,8 +203,8 @@ def draw_rate_curve(folder: Path) -> Path:
         # What is far above the loss of the start says no more than that it has diverged.
         axes.set_ylim(0.85 * min(losses), 1.4 * losses[0])
         axes.legend(loc="upper left")
-        save(figure, path=folder / PICTURE)
-    return folder / PICTURE
+        save(figure, path=path)
+    return path
 
 
 @contextmanager

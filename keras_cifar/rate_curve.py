@@ -1,4 +1,4 @@
-"""What a learning-rate range test found: the loss of each step, by its rate; and its file."""
+"""What a learning-rate range test found: the loss of each step, by its rate; and its table."""
 
 import csv
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from keras_cifar.files import replacing
 
-TABLE, PICTURE = "learning_rate.csv", "learning_rate.png"
 _COLUMNS = ("learning_rate", "loss", "smoothed_loss")
 # Share of the mean of the steps before that stays. With 0.8 to 0.98, the suggestions for SGD, Adam
 # and Muon were the same to 15 %.
@@ -54,19 +53,10 @@ class RateCurve(NamedTuple):
         return max(falls, key=falls.__getitem__) if falls else None
 
 
-def write_rate_curve(folder: Path, curve: RateCurve) -> None:
-    """Writes a row a step to TABLE, whole or not at all."""
-    path = folder / TABLE
+def write_rate_curve(path: Path, curve: RateCurve) -> None:
+    """Writes a table of a row a step, whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for row in zip(curve.rates, curve.losses, curve.smoothed, strict=True):
             writer.writerow([f"{value:.6g}" for value in row])
-
-
-def read_rate_curve(folder: Path) -> RateCurve:
-    """Returns what `write_rate_curve` wrote."""
-    with (folder / TABLE).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    rates, losses = ([float(row[name]) for row in rows] for name in _COLUMNS[:2])
-    return RateCurve(rates, losses)

@@ -24,7 +24,7 @@ def refuse_options_of_runs(**options: object) -> None:
 def find(
     config: TrainConfig, path: Path | None, *, data_dir: Path | None, origin: Path | None
 ) -> None:
-    """Writes a table and a picture to `path` or a new folder under runs/; prints a suggestion."""
+    """Writes a picture and a table to `path` or a new folder under runs/; prints a suggestion."""
     context = click.get_current_context()
     folder = path or context.with_resource(new_run(f"{new_name(config)}-learning-rate")).path
     click.echo(f"{folder}: a learning rate for the {summary(config)}", err=True)
@@ -33,9 +33,7 @@ def find(
     from keras_cifar import train as stage
 
     curve = stage.find_learning_rate(config, folder, data_dir=data_dir, origin=origin)
-    from keras_cifar.plot import draw_rate_curve  # now that there is a folder for its own files
-
-    click.echo(f"{draw_rate_curve(folder)}: {_in_words(curve)}")
+    click.echo(f"{folder}: {_in_words(curve)}")
 
 
 def _in_words(curve: "RateCurve") -> str:

@@ -23,6 +23,7 @@ from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
 from keras_cifar.train.display import ProgressDisplay
 from keras_cifar.train.origins import Weights
+from keras_cifar.train.tensorboard import tensorboard_callbacks
 
 # What a run starts from: its checkpoint, another model's weights, or random ones.
 Start = Checkpoint | Weights | None
@@ -99,9 +100,6 @@ def fit(
         display,
     ]
     if tensorboard:
-        # Here, since it loads matplotlib, which may need the run's folder for files of its own.
-        from keras_cifar.train.tensorboard import tensorboard_callbacks
-
         own += tensorboard_callbacks(
             tensorboard, config=config, training=training, validation=validation
         )

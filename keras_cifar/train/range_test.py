@@ -1,7 +1,7 @@
 """A learning-rate range test: the rate rises from step to step, and the loss is watched.
 
 L. N. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3, with the
-exponential rise, the smoothing and the stop of fastai (Howard and Gugger, 2020).
+exponential rise and the stop of fastai (Howard and Gugger, 2020).
 """
 
 import math
@@ -16,6 +16,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.files import make_folder, require_writable
+from keras_cifar.plot import draw_rate_curve
 from keras_cifar.rate_curve import RateCurve, write_rate_curve
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.train import origins
@@ -42,7 +43,7 @@ def find_learning_rate(
 
     Args:
         config: settings of the run; the test looks around its learning rate.
-        folder: gets the table, and is no run. It is made where it is missing.
+        folder: gets learning_rate.csv and .png, and is no run. It is made where it is missing.
         data_dir: as `train`'s.
         origin: as `train`'s.
 
@@ -62,7 +63,8 @@ def find_learning_rate(
     with out_of_memory_in_words(config):
         curve = _test(config, training=training, weights=weights)
     make_folder(folder)
-    write_rate_curve(folder, curve)
+    write_rate_curve(folder / "learning_rate.csv", curve)
+    draw_rate_curve(curve, path=folder / "learning_rate.png")
     return curve
 
 
