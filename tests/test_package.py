@@ -26,7 +26,7 @@ LAYERS = (
     ("accelerate", "optimize"),
     ("model",),
     ("data",),
-    ("history", "image", "model_dir", "tf1_loader"),
+    ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )
 COMMANDS = (
