@@ -95,6 +95,10 @@ class RunDir:
         self.model = path / "model.keras"  # the chosen one
         self.plot = path / "history.png"  # loss and accuracy, training and validation
         self.metrics = path / "metrics.json"  # what `evaluate` measured
+        self.corruptions = path / "corruptions.json"  # what `evaluate --corruptions` measured
+        self.suspects = path / "suspects.json"  # what `evaluate --suspect-labels` found
+        self.report = path / "report.html"  # the page that `report` writes
+        self.model_card = path / "model_card.md"  # the same in Markdown
         self.checkpoint = path / "checkpoint"  # what resume needs; gone when the run has ended well
         self.tensorboard = path / "tensorboard"  # TensorBoard's logs, where they were asked for
 
@@ -176,6 +180,8 @@ class RunGroup:
         # The settings that all have in common, and the seeds.
         self.config = path / _GROUP
         self.plot = path / "history.png"  # the curves of all runs
+        self.report = path / "report.html"  # the page that `report` writes of all runs
+        self.model_card = path / "model_card.md"  # the same in Markdown
 
     def run(self, seed: int) -> RunDir:
         """Returns the run of a seed, whether it is there or not."""

@@ -18,7 +18,7 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "client", "export", "deploy", "serve", "doctor", "runs"),
+    ("train", "evaluate", "report", "client", "export", "deploy", "serve", "doctor", "runs"),
     ("plot",),
     ("measure",),
     ("run_dir",),
@@ -35,6 +35,7 @@ COMMANDS = (
     "runs",
     "evaluate",
     "plot",
+    "report",
     "predict",
     "export",
     "deploy",
