@@ -51,6 +51,8 @@ class RunDir:
         self.model = path / "model.keras"  # the chosen one
         self.plot = path / "history.png"  # loss and accuracy, training and validation
         self.metrics = path / "metrics.json"  # what `evaluate` measured
+        self.corruptions = path / "corruptions.json"  # what `evaluate --corruptions` measured
+        self.suspects = path / "suspects.json"  # what `evaluate --suspect-labels` found
         self.checkpoint = path / "checkpoint"  # what resume needs; gone when the run has ended well
         self.tensorboard = path / "tensorboard"  # TensorBoard's logs, where they were asked for
 
