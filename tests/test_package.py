@@ -18,7 +18,10 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "plot", "client", "export", "deploy", "serve", "doctor"),
+    (
+        *("train", "evaluate", "robustness", "suspects", "plot"),
+        *("client", "export", "deploy", "serve", "doctor"),
+    ),
     ("measure",),
     ("run_dir",),
     ("recipes",),
