@@ -18,7 +18,10 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "report", "client", "export", "deploy", "serve", "doctor", "runs"),
+    (
+        *("train", "evaluate", "robustness", "suspects", "report", "runs"),
+        *("client", "export", "deploy", "serve", "doctor"),
+    ),
     ("plot",),
     ("measure",),
     ("run_dir",),
