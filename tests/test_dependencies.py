@@ -16,8 +16,10 @@ ROOT = Path(__file__).parents[1]
 EXTRAS_OF_STAGES = {
     "client": ["serve"],
     "export": ["litert", "onnx"],
+    "measure": ["report"],
     "report": ["report"],
     "serve": ["serve"],
+    "suspects.py": ["report"],
 }
 
 

@@ -53,6 +53,9 @@ def folder(trained_run, tmp_path):
     copy("no-settings", config="{}")
     copy(ESCAPE, config='{"settings": {"recipe": "\x1b[2J"}}')
     copy("no-history", history="epoch,loss\n1,2\n")
+    lines = trained_run.history.read_text().splitlines()
+    lines[1] = f"{lines[1].rpartition(',')[0]},inf"
+    copy("no-number", history="\n".join(lines))
     copy("no-metrics", metrics='{"split": "test"}')
     begun = copy("group/seed-2")
     record = begun.read_record()
@@ -82,7 +85,8 @@ def test_each_run_is_listed_with_its_state_and_damage_with_a_reason(folder):
         "damaged-group": "damaged",
         "damaged-group/seed-0": "ended",
         **dict.fromkeys(
-            ("no-config", "no-settings", ESCAPE, "no-history", "no-metrics"), "damaged"
+            ("no-config", "no-settings", ESCAPE, "no-history", "no-number", "no-metrics"),
+            "damaged",
         ),
     }
     for name, row in rows.items():
@@ -115,7 +119,7 @@ def test_the_table_has_the_reasons_on_stderr_and_nothing_that_a_terminal_obeys(f
     assert "\\x1b[31mred" in warnings
     assert f"{folder}/no-config: no run here; expected config.json in it." in warnings
     assert f"{folder}/no-metrics/metrics.json: not the metrics of a run" in warnings
-    assert len(warnings.splitlines()) == 6
+    assert len(warnings.splitlines()) == 7
 
 
 def test_runs_are_sorted_and_filtered(folder):
@@ -132,7 +136,7 @@ def test_runs_are_sorted_and_filtered(folder):
     assert names("--sort", "seconds")[0] == "group/seed-10"
     assert names("--state", "waiting") == ["group/seed-10"]
     assert as_json(folder, "--recipe", "fast94") == []
-    assert "none of its 13 runs is of that kind" in listed(folder, "--recipe", "fast94")[1]
+    assert "none of its 14 runs is of that kind" in listed(folder, "--recipe", "fast94")[1]
 
 
 def test_a_group_and_a_run_can_be_listed_by_themselves(folder):
@@ -158,7 +162,7 @@ def test_on_a_terminal_every_line_fits(folder, columns):
     os.close(stdout)
     lines = os.read(terminal, 100_000).decode().splitlines()
     os.close(terminal)
-    assert len(lines) == 14
+    assert len(lines) == 15
     assert max(map(len, lines)) <= columns
     assert any("seed-10" in line and line.endswith("waiting") for line in lines)
 

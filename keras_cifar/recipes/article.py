@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_cifar.recipes.recipe import Defaults
 
@@ -68,6 +69,10 @@ class ArticleRecipe:
             jit_compile=jit_compile,
         )
         return model_to_fit
+
+    def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
+        """Sets them."""
+        model.set_weights(weights)
 
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns images, cropped and mirrored at random, and labels."""

@@ -7,6 +7,7 @@ paper", and the programs airbench94_muon.py and airbench96.py of KellerJordan/ci
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,12 @@ class FastRecipe:
             weight_decay=config.weight_decay * (1 - _MOMENTUM) / rate,
             steps=steps * WHITENING_BIAS_EPOCHS // config.epochs if is_whitening else None,
         )
+
+    def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
+        """Sets them, the whitening too, and has lookahead's slow weights start from them."""
+        model.set_weights(weights)
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
+        optimizer.restart_slow_weights()
 
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns plans of steps: which images, how they are augmented, and their size."""

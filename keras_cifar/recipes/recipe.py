@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import keras
@@ -55,6 +55,9 @@ class Recipe(Protocol):
             device: "CPU" or "GPU", what its layers are to be fast on.
             jit_compile: whether XLA compiles the whole step.
         """
+
+    def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
+        """Has a compiled model start from other weights, in the order of `build_model`'s."""
 
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns what `fit` is given for these epochs."""

@@ -67,8 +67,10 @@ def list_runs(folder: Path) -> list[Row]:
         folder: need not exist. What is no run in it is left out; a damaged run is a row that says
             so.
     """
-    if is_group(folder) or RunDir(folder).config.is_file():
-        return list(_rows(folder, name=folder.name if not is_group(folder) else ""))
+    if is_group(folder):
+        return list(_rows(folder, name=""))
+    if RunDir(folder).config.is_file():
+        return list(_rows(folder, name=folder.resolve().name))
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     return [row for path in paths for row in _rows(path, name=path.name)]
 
@@ -110,12 +112,19 @@ def _row(run: RunDir, *, name: str) -> Row:
     known: dict[str, Any] = {"name": name, "path": str(run.path)}
     try:
         record = run.read_record()
-        started = datetime.fromtimestamp(run.config.stat().st_mtime, timezone.utc)
-        known |= {"started": started.isoformat(timespec="seconds"), **_of_settings(record)}
+        known |= {"started": _time_of(run.config), **_of_settings(record)}
         known |= {**_of_history(run), **_of_metrics(run)}
         return Row(**known, state=_state(run))
     except OSError as error:
         return Row(**known, state="damaged", error=described(error))
+
+
+def _time_of(path: Path) -> str | None:
+    try:
+        changed = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+    except (OverflowError, ValueError):  # in the year 10000, say
+        return None
+    return changed.isoformat(timespec="seconds")
 
 
 def _of_settings(record: RunRecord) -> dict[str, Any]:
@@ -156,8 +165,11 @@ def _of_metrics(run: RunDir) -> dict[str, Any]:
         metrics = json.loads(run.metrics.read_text())
         if metrics["split"] != "test":
             return {}
-        return {"test_accuracy": float(metrics["accuracy"]), "test_views": int(metrics["views"])}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        accuracy, views = float(metrics["accuracy"]), int(metrics["views"])
+        if not 0 <= accuracy <= 1:
+            raise ValueError(f"accuracy {accuracy}")
+        return {"test_accuracy": accuracy, "test_views": views}
+    except (OverflowError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise OSError(
             f"{run.metrics}: not the metrics of a run ({error!r}). "
             f"Measure it again: keras-cifar evaluate {run.path}"

@@ -1,7 +1,6 @@
 """Runs as a table that fits the terminal."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from keras_cifar.errors import printable
 from keras_cifar.runs.listing import Row
@@ -33,7 +32,6 @@ def format_table(rows: Sequence[Row], *, width: int | None) -> str:
 
 def _cells(row: Row) -> dict[str, str]:
     views = " tta" if (row.test_views or 1) > 1 else ""
-    seconds = None if row.seconds is None else timedelta(seconds=round(row.seconds))
     return {
         "name": printable(row.name),
         "recipe": row.recipe or "",
@@ -42,9 +40,14 @@ def _cells(row: Row) -> dict[str, str]:
         "epochs": "" if row.epochs is None else f"{row.epochs_done}/{row.epochs}",
         "val": "" if row.val_accuracy is None else f"{row.val_accuracy:.2%}",
         "test": "" if row.test_accuracy is None else f"{row.test_accuracy:.2%}{views}",
-        "time": "" if seconds is None else str(seconds),
+        "time": "" if row.seconds is None else _time(round(row.seconds)),
         "state": row.state,
     }
+
+
+def _time(seconds: int) -> str:
+    # A timedelta counts days and ends at some.
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def _settings(row: Row) -> dict[str, object]:
