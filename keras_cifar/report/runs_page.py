@@ -82,7 +82,7 @@ def page_of_runs(runs: Sequence[RunDir], *, data_dir: Path | None) -> dict[str, 
 
 def _command(row: Row) -> str:
     """Returns the command that trains all runs of a row again."""
-    command = commands(row.settings)[0]
+    command = commands(row.runs[0].record)[0]
     seeds = ",".join(str(run.settings.seed) for run in row.runs)
     if len(row.runs) == 1:
         return command
