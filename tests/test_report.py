@@ -27,7 +27,7 @@ from keras_cifar.measure.predictions import Predictions
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.report import charts, report, words
 from keras_cifar.report.curves import Run, curve_charts
-from keras_cifar.report.findings import robustness_of, suspects_of
+from keras_cifar.report.findings import robustness_of, suspects_of, suspects_of_group
 from keras_cifar.report.run_page import commands, measured_with_views
 from keras_cifar.run_dir import GroupRecord, Origin, RunDir, RunGroup, RunRecord
 
@@ -430,6 +430,18 @@ def test_suspects_that_evaluate_did_not_write_are_left_out(tmp_path, change):
     document = suspects_document(examples.labels, **change)
     facts.run.suspects.write_text(json.dumps(document))
     assert "suspects.json: not what evaluate --suspect-labels" in suspects_of(facts).reason
+
+
+def test_the_suspects_of_a_group_are_those_in_its_folder(group):
+    runs = [SimpleNamespace(run=run, record=run.read_record()) for run in group.seeds]
+    examples = load(SAMPLE, split="train", data_dir=None)
+    document = suspects_document(examples.labels) | {"split": "train"}
+    RunDir(group.path).suspects.write_text(json.dumps(document))
+    found = suspects_of_group(runs, data_dir=None)
+    assert [picture.label for picture in found.pictures] == [CLASS_NAMES[examples.labels[2]]]
+    other = SimpleNamespace(run=group.other, record=group.other.read_record())
+    reason = suspects_of_group([*runs, other], data_dir=None).reason
+    assert reason == "They are looked for in one run, or in a group of runs."
 
 
 # Several runs
