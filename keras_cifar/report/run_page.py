@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.history import History
-from keras_cifar.measure.calibration import fit_temperature
+from keras_cifar.measure.calibration import fit_temperature, negative_log_likelihood
 from keras_cifar.measure.metrics import Metrics, measure
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions
@@ -30,19 +30,24 @@ _MOST_EPOCHS = 1000  # of which a sheet is made: config.json may claim any numbe
 _ALWAYS_TOLD = ("recipe", "optimizer", "seed", "precision")
 
 
-class Calibrations(NamedTuple):
-    """Probabilities before and after temperature scaling; the latter may not be had."""
+class Scaled(NamedTuple):
+    """What temperature scaling makes of a model.
 
-    before: Metrics
-    after: Metrics | Absent
-    validation_losses: tuple[float, float]
+    Attributes:
+        temperature: by which logits are divided.
+        test: figures of the test images afterwards.
+        validation_losses: before and afterwards.
+    """
+
     temperature: float
-    charts: list[charts.Chart]
+    test: Metrics
+    validation_losses: tuple[float, float]
 
 
 def page_of(facts: RunFacts) -> dict[str, Any]:
     """Returns the values that templates/run.html and run.md name."""
     metrics, history, test = facts.metrics, facts.history, facts.test
+    scaled = scale(facts.validation, test)
     return {
         "name": facts.run.path.resolve().name,
         "facts": facts,
@@ -54,7 +59,8 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
         "classes": _given(metrics, class_rows),
         "matrix": _given(metrics, matrix),
         "confusions": _given(metrics, lambda figures: words.confusions(figures)[:_CONFUSIONS]),
-        "calibration": _given(metrics, lambda figures: calibrations(figures, facts)),
+        "scaled": scaled,
+        "reliability": _given(metrics, lambda figures: _reliability(figures, scaled)),
         "curves": _given(history, lambda found: curve_charts([Run(found)])),
         "epochs": _given(history, epoch_rows),
         "time": _given(history, lambda found: Time.of(found, facts.settings)),
@@ -96,23 +102,28 @@ def _or_absent(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return tried
 
 
-def calibrations(metrics: Metrics, facts: RunFacts) -> Calibrations:
+def scale(validation: Predictions | Absent, test: Predictions | Absent) -> Scaled | Absent:
     """Fits a temperature on the validation images, if there are any, and applies it to the test."""
-    before = charts.reliability("before", "As the model says it", metrics.calibration)
-    validation, test = facts.validation, facts.test
-    if isinstance(validation, Absent) or isinstance(test, Absent):
-        reason = validation if isinstance(validation, Absent) else test
-        assert isinstance(reason, Absent)  # noqa: S101 (for mypy)
-        return Calibrations(metrics, reason, (0, 0), 1, [before])
+    if isinstance(validation, Absent):
+        return validation
+    if isinstance(test, Absent):
+        return test
     labels = validation.examples.labels
     temperature = fit_temperature(validation.logits, labels=labels)
-    losses = [
-        measure(logits, labels=labels, split="validation").loss
+    before, after = (
+        negative_log_likelihood(logits, labels=labels)
         for logits in (validation.logits, validation.logits / temperature)
-    ]
-    after = measure(test.logits / temperature, labels=test.examples.labels, split="test")
-    chart = charts.reliability("after", f"At temperature {temperature:.2f}", after.calibration)
-    return Calibrations(metrics, after, (losses[0], losses[1]), temperature, [before, chart])
+    )
+    figures = measure(test.logits / temperature, labels=test.examples.labels, split="test")
+    return Scaled(temperature, figures, (before, after))
+
+
+def _reliability(metrics: Metrics, scaled: Scaled | Absent) -> list[charts.Chart]:
+    drawn = [charts.reliability("before", "As the model says it", metrics.calibration)]
+    if not isinstance(scaled, Absent):
+        title = f"At temperature {scaled.temperature:.2f}"
+        drawn.append(charts.reliability("after", title, scaled.test.calibration))
+    return drawn
 
 
 class Time(NamedTuple):
