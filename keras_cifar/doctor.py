@@ -21,7 +21,7 @@ from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
 from keras_cifar.machine import cpu_flags, cpu_model, onednn, pick_precision, usable_cores
-from keras_cifar.run_dir import RUNS, newest_run
+from keras_cifar.run_dir import RUNS, is_group, newest_run
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
 # A module of each extra, which is there only if the extra is.
@@ -29,6 +29,7 @@ _EXTRAS = {
     "cuda": "nvidia.cudnn",
     "litert": "ai_edge_litert",
     "onnx": "tf2onnx",
+    "report": "jinja2",
     "serve": "uvicorn",
     "tensorboard": "tensorboard",
 }
@@ -235,6 +236,7 @@ def _runs() -> Iterator[Fact]:
         yield Fact("runs", "newest", f"none in {RUNS.absolute()}")
     else:
         state = "trained" if run.model.is_file() else "no model yet"
+        state = "a group of runs" if is_group(run.path) else state
         yield Fact("runs", "newest", f"{run.path} ({state})")
 
 

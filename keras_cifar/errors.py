@@ -10,6 +10,11 @@ def described(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
+def printable(text: str) -> str:
+    """Returns a text without signs that a terminal obeys: it may quote a file from anywhere."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of what an error says, without its full stop, or else its name."""
     lines = str(error).strip().splitlines()

@@ -1,14 +1,19 @@
-"""Measures a run's model on a split, and keeps and tells the figures."""
+"""Measures a run's model, or those of a group, on a split, and keeps and tells the figures."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
 
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.files import replacing
+from keras_cifar.measure.intervals import mean_and_deviation
 from keras_cifar.measure.metrics import Metrics, Split, measure
 from keras_cifar.measure.predictions import predict_split
-from keras_cifar.run_dir import RunDir
+from keras_cifar.model.session import own_session
+from keras_cifar.run_dir import RunDir, RunGroup
 
 _CONFUSIONS_SHOWN = 5
 
@@ -47,12 +52,8 @@ def evaluate(
 
 def format_table(metrics: Metrics) -> str:
     """Returns what a person reads: the totals, a row a class, the most frequent confusions."""
-    of_which = (
-        "each" if metrics.views_share == 1 else f"the least certain {metrics.views_share:.0%}"
-    )
-    views = f", {metrics.views} views of {of_which}" if metrics.views > 1 else ""
     lines = [
-        f"{metrics.split}: {metrics.examples:,} images{views}",
+        _what(metrics),
         f"accuracy           {metrics.accuracy:7.2%}  "
         f"± {metrics.accuracy_error:.2%} standard error",
         f"loss               {metrics.loss:7.4f}  mean cross entropy",
@@ -71,6 +72,14 @@ def format_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
+def _what(metrics: Metrics) -> str:
+    of_which = (
+        "each" if metrics.views_share == 1 else f"the least certain {metrics.views_share:.0%}"
+    )
+    views = f", {metrics.views} views of {of_which}" if metrics.views > 1 else ""
+    return f"{metrics.split}: {metrics.examples:,} images{views}"
+
+
 def _most_frequent_confusions(metrics: Metrics) -> list[str]:
     confusions = [
         (count, CLASS_NAMES[actual], CLASS_NAMES[predicted])
@@ -84,3 +93,83 @@ def _most_frequent_confusions(metrics: Metrics) -> list[str]:
         f"({count / metrics.per_class[actual].examples:.1%} of {actual})"
         for count, actual, predicted in confusions[:_CONFUSIONS_SHOWN]
     ]
+
+
+class GroupMetrics(NamedTuple):
+    """What was measured of the runs of a group.
+
+    Attributes:
+        runs: by seed.
+        accuracy: mean, and sample standard deviation or None of a single run.
+        loss: the same.
+    """
+
+    runs: dict[int, Metrics]
+    accuracy: tuple[float, float | None]
+    loss: tuple[float, float | None]
+
+
+def evaluate_group(group: RunGroup, **options: Any) -> GroupMetrics:
+    """Measures each run of a group that has ended, and writes its metrics.json.
+
+    Args:
+        group: some run of which has ended; of the others it is said that they are left out.
+        options: what `evaluate` takes.
+
+    Raises:
+        OSError: no run has ended; or as `evaluate`.
+    """
+    record = group.read_record()
+    ended = [seed for seed in record.seeds if group.run(seed).has_ended]
+    left_out = ", ".join(str(seed) for seed in record.seeds if seed not in ended)
+    if not ended:
+        raise FileNotFoundError(
+            f"{group.path}: no run has ended. Go on with them: "
+            f"keras-cifar train --resume --run-dir {group.path}"
+        )
+    if left_out:
+        click.echo(f"{group.path}: left out, since not ended: seed {left_out}", err=True)
+    for seed in ended:
+        group.run(seed).require_model()
+    runs = {}
+    for number, seed in enumerate(ended, start=1):
+        click.echo(f"seed {seed} ({number} of {len(ended)}): {group.run(seed).path}", err=True)
+        with own_session():
+            runs[seed] = evaluate(group.run(seed), **options)
+    return GroupMetrics(
+        runs,
+        mean_and_deviation([metrics.accuracy for metrics in runs.values()]),
+        mean_and_deviation([metrics.loss for metrics in runs.values()]),
+    )
+
+
+def group_as_json(group: GroupMetrics) -> dict[str, Any]:
+    """Returns {"accuracy": {"mean", "deviation"}, "loss": the same, "runs": [{"seed", ...}]}."""
+    names = ("mean", "deviation")
+    return {
+        "accuracy": dict(zip(names, group.accuracy, strict=True)),
+        "loss": dict(zip(names, group.loss, strict=True)),
+        "runs": [{"seed": seed, **asdict(metrics)} for seed, metrics in group.runs.items()],
+    }
+
+
+def format_group_table(group: GroupMetrics) -> str:
+    """Returns what a person reads: a row a seed, and mean ± deviation."""
+    width = max(len("mean"), *(len(str(seed)) for seed in group.runs))
+    (accuracy, accuracy_deviation), (loss, loss_deviation) = group.accuracy, group.loss
+    mean = f"{'mean':>{width}}  {accuracy:>8.2%}"
+    if accuracy_deviation is None or loss_deviation is None:
+        mean += f"{loss:>19.4f}"
+    else:
+        mean += f"{f' ± {accuracy_deviation:.2%}':<11}{loss:>8.4f} ± {loss_deviation:.4f}"
+    return "\n".join(
+        [
+            _what(next(iter(group.runs.values()))),
+            f"{'seed':>{width}}  accuracy{'loss':>19}",
+            *(
+                f"{seed:>{width}}  {of.accuracy:>8.2%}{of.loss:>19.4f}"
+                for seed, of in group.runs.items()
+            ),
+            mean,
+        ]
+    )

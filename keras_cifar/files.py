@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ import click
 TEMPORARY = ".unfinished-"
 # What a file system answers that has no such thing.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
+# Longer than `is_locked` takes.
+_LOOK_SECONDS = 0.1
 _CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
 
@@ -101,14 +104,21 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> bool:
-    """Makes a folder and has its name written to the disk; returns whether it was missing."""
+    """Makes a folder, and those that it is to be in, and has their names written to the disk.
+
+    Returns:
+        Whether it was missing.
+    """
+    parent = folder.absolute().parent
+    if not parent.is_dir():
+        make_folder(parent)
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir()
     except FileExistsError:
         if not folder.is_dir():
             raise
         return False
-    sync(folder.absolute().parent)
+    sync(parent)
     return True
 
 
@@ -159,10 +169,31 @@ def locked(path: Path, *, when_busy: Callable[[], object]) -> Iterator[bool]:
     """
     with open_lock(path) as file:
         is_free = lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_free is False:  # or `is_locked` looks at it just now
+            time.sleep(_LOOK_SECONDS)
+            is_free = lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if is_free is False:
             when_busy()
             lock(file, fcntl.LOCK_EX)
         yield is_free is not None
+
+
+def is_locked(path: Path) -> bool | None:
+    """Tells whether a living process holds a lock file; None where that cannot be told.
+
+    To see that nobody does, it holds the lock itself for a moment, shared, so that others can look
+    at the same time; `locked` does not take that for a process that is busy.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
 
 
 def open_lock(path: Path) -> IO[str]:

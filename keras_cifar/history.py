@@ -1,6 +1,8 @@
 """A run's history.csv: a row an epoch, written by training, read by plots."""
 
 import csv
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +76,8 @@ def _parse(reader: "csv.DictReader[str]") -> History:
         raise ValueError("epochs that do not count 1, 2, 3, ...")
     _, *names = History._fields
     columns = [[] if name in absent else [float(row[name]) for row in rows] for name in names]
+    if not all(map(math.isfinite, itertools.chain(*columns))):
+        raise ValueError("a value that is infinite or no number")
     return History(epochs, *columns)
 
 

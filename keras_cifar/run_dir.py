@@ -1,18 +1,34 @@
-"""A run on disk: the names of its files, and its settings."""
+"""A run on disk, and a group of runs: the names of their files, and their settings."""
 
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_cifar.files import make_folder, replacing, require_writable
 from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.config import MAX_SEED
 
 RUNS = Path("runs")
+MAX_SEEDS = 1000
 _GROUP = "seeds.json"
+# What reading the JSON of something else comes to.
+_OTHER_CONTENT = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
+class Origin(NamedTuple):
+    """The model whose weights a run starts from.
+
+    Attributes:
+        path: of the .keras file, absolute.
+        sha256: of its content.
+    """
+
+    path: Path
+    sha256: str
 
 
 class RunRecord(NamedTuple):
@@ -25,6 +41,7 @@ class RunRecord(NamedTuple):
         choices: what was chosen for that device and why, by name: "precision", "oneDNN", and on
             a GPU "XLA".
         data_dir: where TFDS kept its data set; None of a run of an older version.
+        origin: None of a run that starts from random weights.
     """
 
     settings: TrainConfig
@@ -32,6 +49,33 @@ class RunRecord(NamedTuple):
     device: str
     choices: dict[str, str]
     data_dir: Path | None = None
+    origin: Origin | None = None
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "RunRecord":
+        """Returns what `as_json` was made of; raises ValueError and the like for anything else."""
+        origin = document.get("origin")
+        versions, choices = (
+            {name: str(value) for name, value in document.get(part, {}).items()}
+            for part in ("versions", "choices")
+        )
+        return cls(
+            TrainConfig(**document["settings"]),
+            versions,
+            document.get("device", "an unknown device"),
+            choices,
+            document.get("data_dir") and Path(document["data_dir"]),
+            origin and Origin(Path(origin["path"]), str(origin["sha256"])),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the document that config.json is."""
+        return {
+            **self._asdict(),
+            "settings": dataclasses.asdict(self.settings),
+            "data_dir": self.data_dir and str(self.data_dir),
+            "origin": self.origin and {**self.origin._asdict(), "path": str(self.origin.path)},
+        }
 
     def find_data(self, told: Path | None) -> Path | None:
         """Returns the data folder to use: as told, or else the run's own if it is still there."""
@@ -53,6 +97,8 @@ class RunDir:
         self.metrics = path / "metrics.json"  # what `evaluate` measured
         self.corruptions = path / "corruptions.json"  # what `evaluate --corruptions` measured
         self.suspects = path / "suspects.json"  # what `evaluate --suspect-labels` found
+        self.report = path / "report.html"  # the page that `report` writes
+        self.model_card = path / "model_card.md"  # the same in Markdown
         self.checkpoint = path / "checkpoint"  # what resume needs; gone when the run has ended well
         self.tensorboard = path / "tensorboard"  # TensorBoard's logs, where they were asked for
 
@@ -60,49 +106,70 @@ class RunDir:
         """Everything that the commands write here, whether it is there or not."""
         return [path for path in vars(self).values() if path != self.path]
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a run has begun here and not ended: one that goes on, or was interrupted."""
+        return self.config.is_file() and self.checkpoint.is_dir()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a run has begun here and come to its end."""
+        return self.config.is_file() and not self.checkpoint.is_dir()
+
     def read_record(self) -> RunRecord:
         """Returns what config.json holds.
 
         Raises:
             OSError: it is missing or is not what `train` writes.
         """
+        self._refuse_group()
         if not self.config.is_file():
             raise FileNotFoundError(
                 f"{self.path}: no run here; expected {self.config.name} in it. "
                 f"Train one: keras-cifar train --run-dir {self.path}"
             )
         try:
-            document = json.loads(self.config.read_text())
-            settings = TrainConfig(**document["settings"])
-            data_dir = document.get("data_dir") and Path(document["data_dir"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            return RunRecord.from_json(json.loads(self.config.read_text()))
+        except _OTHER_CONTENT as error:
             raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
-        return RunRecord(
-            settings,
-            document.get("versions", {}),
-            document.get("device", "an unknown device"),
-            document.get("choices", {}),
-            data_dir,
-        )
 
     def write_record(self, record: RunRecord) -> None:
         """Writes config.json."""
-        document = {
-            **record._asdict(),
-            "settings": dataclasses.asdict(record.settings),
-            "data_dir": record.data_dir and str(record.data_dir),
-        }
         with replacing(self.config) as path:
-            path.write_text(json.dumps(document, indent=2) + "\n")
+            path.write_text(json.dumps(record.as_json(), indent=2) + "\n")
+
+    def _refuse_group(self) -> None:
+        if is_group(self.path):
+            raise FileNotFoundError(
+                f"{self.path}: a group of runs. Name one of them: "
+                f"{next(iter(runs_at(self.path)), RunDir(self.path / 'seed-N')).path}"
+            )
 
     def require_model(self) -> Path:
         """Returns the trained model's path; raises FileNotFoundError if there is none."""
+        self._refuse_group()
         if not self.model.is_file():
             raise FileNotFoundError(
                 f"{self.path}: no trained model; expected {self.model.name} in it. "
                 f"Train one: keras-cifar train --run-dir {self.path}"
             )
         return self.model
+
+
+class GroupRecord(NamedTuple):
+    """What seeds.json holds of a group.
+
+    Attributes:
+        seeds: in the order in which they are trained.
+        common: what config.json is to hold of each run, but for the seed: its is the first one's.
+    """
+
+    seeds: tuple[int, ...]
+    common: RunRecord
+
+    def settings(self, seed: int) -> TrainConfig:
+        """Returns the settings of the run of a seed."""
+        return dataclasses.replace(self.common.settings, seed=seed)
 
 
 class RunGroup:
@@ -112,18 +179,76 @@ class RunGroup:
         self.path = path
         # The settings that all have in common, and the seeds.
         self.config = path / _GROUP
+        self.plot = path / "history.png"  # the curves of all runs
+        self.report = path / "report.html"  # the page that `report` writes of all runs
+        self.model_card = path / "model_card.md"  # the same in Markdown
 
     def run(self, seed: int) -> RunDir:
         """Returns the run of a seed, whether it is there or not."""
         return RunDir(self.path / f"seed-{seed}")
 
+    def runs(self) -> list[RunDir]:
+        """Returns the run of each seed, whether it is there or not, in the order of training."""
+        return [self.run(seed) for seed in self.read_record().seeds]
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a group has begun here and some run of it has not ended."""
+        return self.config.is_file() and not all(run.has_ended for run in self.runs())
+
+    def read_record(self) -> GroupRecord:
+        """Returns what seeds.json holds.
+
+        Raises:
+            OSError: it is missing or is not what `train --seeds` writes.
+        """
+        if not self.config.is_file():
+            raise FileNotFoundError(
+                f"{self.path}: no group of runs here; expected {_GROUP} in it. "
+                f"Train one: keras-cifar train --seeds 0-4 --run-dir {self.path}"
+            )
+        try:
+            document = json.loads(self.config.read_text())
+            seeds = tuple(document["seeds"])
+            check_seeds(seeds)
+            document["settings"]["seed"] = seeds[0]
+            return GroupRecord(seeds, RunRecord.from_json(document))
+        except _OTHER_CONTENT as error:
+            raise OSError(f"{self.config}: not the {_GROUP} of a group ({error}).") from error
+
+    def write_record(self, record: GroupRecord) -> None:
+        """Writes seeds.json."""
+        document = {"seeds": record.seeds, **record.common.as_json()}
+        del document["settings"]["seed"]
+        with replacing(self.config) as path:
+            path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError for what cannot be the seeds of a group."""
+    if not 1 <= len(seeds) <= MAX_SEEDS:
+        raise ValueError(f"seeds: got {len(seeds):,} of them, expected 1 to {MAX_SEEDS:,}.")
+    for position, seed in enumerate(seeds):
+        if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"seeds: got {seed!r}, expected whole numbers from 0 to {MAX_SEED}.")
+        if seed in seeds[:position]:
+            raise ValueError(f"seeds: got {seed} twice, expected each once.")
+
+
+def is_group(path: Path) -> bool:
+    """Tells whether a folder is that of a group."""
+    return (path / _GROUP).is_file()
+
 
 def runs_at(path: Path) -> list[RunDir]:
-    """Returns the runs of a group that have begun, by their seeds, or else the run itself."""
-    if not (path / _GROUP).is_file():
+    """Returns the runs of a group that have begun, in the order of training, or else the run.
+
+    Raises:
+        OSError: seeds.json is damaged.
+    """
+    if not is_group(path):
         return [RunDir(path)]
-    begun = [folder.parent for folder in path.glob("seed-*/config.json")]
-    return [RunDir(folder) for folder in sorted(begun, key=lambda folder: int(folder.name[5:]))]
+    return [run for run in RunGroup(path).runs() if run.config.is_file()]
 
 
 @contextmanager
@@ -147,8 +272,27 @@ def new_run(name: str) -> Iterator[RunDir]:
 
 
 def newest_run() -> RunDir:
-    """Returns the run under RUNS that was started last; raises FileNotFoundError if none."""
-    configs = list(RUNS.glob("*/config.json"))
-    if not configs:
+    """Returns what was started last under RUNS, a run or the folder of a group of runs.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return _newest_first()[0]
+
+
+def newest_to_resume() -> RunDir:
+    """Returns what was started last, and has not ended, under RUNS; or else as `newest_run`."""
+    found = _newest_first()
+    unfinished = (run for run in found if run.is_unfinished or RunGroup(run.path).is_unfinished)
+    return next(unfinished, found[0])
+
+
+def _newest_first() -> list[RunDir]:
+    started: dict[Path, float] = {}
+    for pattern in ("*/config.json", f"*/{_GROUP}", "*/seed-*/config.json"):
+        for path in RUNS.glob(pattern):
+            folder = RUNS / path.relative_to(RUNS).parts[0]
+            started[folder] = max(started.get(folder, 0.0), path.stat().st_mtime)
+    if not started:
         raise FileNotFoundError(f"{RUNS}: no run here. Train one: keras-cifar train")
-    return RunDir(max(configs, key=lambda path: path.stat().st_mtime).parent)
+    return [RunDir(path) for path in sorted(started, key=started.__getitem__, reverse=True)]

@@ -195,6 +195,8 @@ def main(  # noqa: PLR0913 (an argument for each option)
                 f"{', '.join((*FAULTS, MUTATION))}."
             )
     report = Report()
+    if work_dir:
+        work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         suite = Suite(Workshop(Path(folder)), random.Random(seed), most)
         wanted = {part.partition("/")[0] for part in parts}

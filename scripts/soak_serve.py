@@ -6,7 +6,8 @@
 Clients ask over REST and gRPC, now and then wrongly; others hang up without waiting; new versions
 come and old ones go. It works in a copy of the folder, prints a line a minute, and ends at the
 first answer that is not the expected one. At the end the server must need no more memory, files
-and threads than it did after its warm-up, and be about as quick.
+and threads than it did after its warm-up, and be about as quick. From 5 minutes on, that is: in
+less time the slowest answers tell of the machine, not of the server.
 """
 
 import asyncio
@@ -56,6 +57,9 @@ PUBLISHED_IN_A_FIFTH = 2
 LOAD_SECONDS = 60
 # Compared are the second fifth of the time, when all that is made once has been made, and the last.
 FIFTHS = 5
+# A fifth must be as long for its p99 to be of the server. In 6 s, with other tests beside it, two
+# or three versions load: 53 and 408 ms, with nothing amiss.
+LATENCY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def growth(
         seconds: the whole time.
 
     Returns:
-        A line for each figure that has risen by more than its limit.
+        A line for each figure that has risen by more than its limit. Of p99, only where a fifth is
+        `LATENCY_SECONDS` long.
     """
     before, after = (
         figures(
@@ -126,6 +131,7 @@ def growth(
         f"expected at most {limit.of(before[name]):,.0f}"
         for name, limit in LIMITS.items()
         if after[name] > limit.of(before[name])
+        and (name != "p99, ms" or seconds >= FIFTHS * LATENCY_SECONDS)
     ]
 
 

@@ -17,6 +17,7 @@ EXTRAS_OF_STAGES = {
     "client": ["serve"],
     "export": ["litert", "onnx"],
     "measure": ["report"],
+    "report": ["report"],
     "serve": ["serve"],
     "suspects.py": ["report"],
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_cifar.files import locked, naming, remove_unfinished, replacing
+from keras_cifar.files import locked, make_folder, naming, remove_unfinished, replacing
 
 
 def test_a_file_is_replaced_when_the_block_ends_well(tmp_path):
@@ -55,6 +55,20 @@ def test_a_new_file_has_the_permissions_that_the_user_set(tmp_path):
     finally:
         os.umask(old)
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_name_of_each_new_folder_is_written_to_the_disk(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(os.fstat(file).st_ino) or fsync(file)
+    )
+    assert make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [(tmp_path / name).stat().st_ino for name in (".", "a", "a/b")]
+    assert not make_folder(tmp_path / "a" / "b" / "c")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "link" / "a")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -19,19 +19,32 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     (
-        *("train", "evaluate", "robustness", "suspects", "plot"),
+        *("train", "evaluate", "robustness", "suspects", "report", "runs"),
         *("client", "export", "deploy", "serve", "doctor"),
     ),
+    ("plot",),
     ("measure",),
     ("run_dir",),
     ("recipes",),
     ("accelerate", "optimize"),
     ("model",),
     ("data",),
-    ("history", "image", "model_dir", "tf1_loader"),
+    ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )
-COMMANDS = ("data", "train", "evaluate", "plot", "predict", "export", "deploy", "serve", "doctor")
+COMMANDS = (
+    "data",
+    "train",
+    "runs",
+    "evaluate",
+    "plot",
+    "report",
+    "predict",
+    "export",
+    "deploy",
+    "serve",
+    "doctor",
+)
 
 
 def part_of(module):

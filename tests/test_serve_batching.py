@@ -20,11 +20,11 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
 from keras_cifar.serve.memory import Memory
-from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime, Servable
 from keras_cifar.serve.models.warmup import warm_up
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits
 from keras_cifar.serve.text_config import read_batching

@@ -25,8 +25,8 @@ from tensorflow_serving.apis import (
 )
 
 from keras_cifar.serve.memory import Hold, Memory
-from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.tensors import to_array
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.json_body import unzipped
 from keras_cifar.serve.rpc.wire import count_fields
 from keras_cifar.serve.serving_error import ServingError

@@ -25,11 +25,11 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_cifar.serve.memory import Memory
-from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.models.status import State
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits
 from keras_cifar.serving import BATCHING, WARMUP_FILE

@@ -4,7 +4,7 @@ import signal
 
 import click
 
-from keras_cifar.errors import described
+from keras_cifar.errors import described, printable
 
 # What a shell reports for a process that a signal ended: 128 + its number.
 INTERRUPTED = 128 + signal.SIGINT
@@ -30,16 +30,11 @@ class Group(click.Group):
         except OSError as error:
             text = described(error)
             line = text if text == str(error) else f"{text}."
-            raise click.ClickException(_printable(line)) from error
+            raise click.ClickException(printable(line)) from error
         except Terminated:
             ctx.exit(TERMINATED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-
-
-def _printable(text: str) -> str:
-    """Returns a text without signs that a terminal obeys: it may quote a file from anywhere."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _raise_terminated(*_: object) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -11,7 +11,7 @@ from keras_cifar.cli.doubts import SUSPECTS_SHOWN, print_corruptions, print_susp
 from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes.config import SPLITS
-from keras_cifar.run_dir import RunDir, newest_run
+from keras_cifar.run_dir import RunDir, RunGroup, is_group, newest_run, runs_at
 
 
 @click.command()
@@ -66,7 +66,10 @@ def evaluate(
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a run's model (default: the newest run's) and write its metrics.json."""
+    """Measure a run's model (default: the newest run's) and write its metrics.json.
+
+    Of a group of runs, measure each, and print mean ± standard deviation over the seeds.
+    """
     if views_share < 1 and views == 1:
         raise click.UsageError("--tta-share: is the share of the images for --tta; give both.")
     if corruptions and suspect_labels:
@@ -76,6 +79,12 @@ def evaluate(
     if top and not suspect_labels:
         raise click.UsageError("--top: is for --suspect-labels; give both.")
     run_dir = RunDir(run) if run else newest_run()
+    options: Any = {
+        "split": split,
+        "views": views,
+        "views_share": views_share,
+        "data_dir": data_dir,
+    }
     provide_temporary_folder(run_dir.path)
     if corruptions:
         print_corruptions(
@@ -102,10 +111,14 @@ def evaluate(
     start_tensorflow()
     from keras_cifar import evaluate as stage
 
+    if is_group(run_dir.path):
+        with wrong_usage():
+            measured = stage.evaluate_group(RunGroup(run_dir.path), **options)
+        table = stage.format_group_table(measured)
+        click.echo(json.dumps(stage.group_as_json(measured)) if as_json else table)
+        return
     with wrong_usage():
-        metrics = stage.evaluate(
-            run_dir, split=split, views=views, views_share=views_share, data_dir=data_dir
-        )
+        metrics = stage.evaluate(run_dir, **options)
     click.echo(json.dumps(asdict(metrics)) if as_json else stage.format_table(metrics))
 
 
@@ -117,9 +130,19 @@ def evaluate(
     help="A .png, .svg or .pdf file.  [default: history.png in the run, or here for several]",
 )
 def plot(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Draw loss and accuracy of a run (default: the newest), or of several in one picture."""
-    run_dirs = [RunDir(run) for run in runs] or [newest_run()]
-    path = output or (run_dirs[0].plot if len(run_dirs) == 1 else Path("history.png"))
+    """Draw loss and accuracy of a run (default: the newest), or of several in one picture.
+
+    A group stands for its runs.
+    """
+    paths = runs or (newest_run().path,)
+    # Those of a group that are in their first epoch have no curves.
+    run_dirs = [
+        run_dir
+        for path in paths
+        for run_dir in runs_at(path)
+        if run_dir.history.is_file() or not is_group(path)
+    ]
+    path = output or (RunDir(paths[0]).plot if len(paths) == 1 else Path("history.png"))
     provide_temporary_folder(path.parent)
     from keras_cifar import plot as stage
 

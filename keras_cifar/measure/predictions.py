@@ -90,12 +90,17 @@ def _examples(split: Split, *, settings: TrainConfig, data_dir: Path | None) -> 
     dataset = DATASETS[settings.dataset]
     if split == "test":
         return load(dataset, split="test", data_dir=data_dir)
-    training, validation = split_stratified(
-        load(dataset, split="train", data_dir=data_dir),
+    training, validation = training_parts(settings, data_dir=data_dir)
+    return training if split == "train" else validation
+
+
+def training_parts(settings: TrainConfig, *, data_dir: Path | None) -> tuple[Examples, Examples]:
+    """Returns the training and validation examples that a run of these settings has."""
+    return split_stratified(
+        load(DATASETS[settings.dataset], split="train", data_dir=data_dir),
         validation_fraction=settings.validation_fraction,
         seed=settings.seed,
     )
-    return training if split == "train" else validation
 
 
 def predict_views(

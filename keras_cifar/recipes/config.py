@@ -13,6 +13,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 STRATEGIES = ("auto", "single", "mirrored")
 # What a run's model can be evaluated on.
 SPLITS = ("test", "validation", "train")
+MAX_SEED = 2**31 - 1
 # What config.json can hold of the settings that are no names.
 _KINDS = {
     **dict.fromkeys(("epochs", "batch_size", "seed"), int),
@@ -90,7 +91,7 @@ class TrainConfig:
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("strategy", self.strategy, ("auto", *RECIPES[self.recipe].strategies))
         _check_number("epochs", self.epochs, 1, math.inf)
-        _check_number("seed", self.seed, 0, 2**31 - 1)
+        _check_number("seed", self.seed, 0, MAX_SEED)
         _check_number("weight_decay", self.weight_decay, 0, math.inf)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0.")

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from grpc import StatusCode
 
-from keras_cifar.serve.metrics import Metrics
+from keras_cifar.serve.prometheus import Metrics
 
 access_log = logging.getLogger("keras_cifar.access")
 

@@ -22,10 +22,10 @@ from grpc_health.v1.health import HealthServicer
 
 from keras_cifar.serve.logs import logging_to
 from keras_cifar.serve.memory import Memory
-from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.http_app import HttpApp
 from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
 from keras_cifar.serve.rest.rest_api import RestApi

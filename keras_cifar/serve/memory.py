@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from grpc import StatusCode
 
-from keras_cifar.serve.metrics import Metrics
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits
 

@@ -113,9 +113,19 @@ def read(path: Path) -> Checkpoint:
 
 
 def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
-    """Gives every variable of a compiled model its value from the checkpoint."""
+    """Gives every variable of a compiled model its value from the checkpoint.
+
+    Raises:
+        OSError: the model is another one. The settings are the same, so the code has changed.
+    """
     model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(_variables(model), checkpoint.variables, strict=True):
+    variables = _variables(model)
+    if [of.shape for of in variables] != [of.shape for of in checkpoint.variables]:
+        raise OSError(
+            f"The checkpoint of epoch {checkpoint.progress.epoch} is of another network or "
+            "optimizer than this keras-cifar builds. Train anew in another --run-dir."
+        )
+    for variable, value in zip(variables, checkpoint.variables, strict=True):
         variable.assign(value)
 
 

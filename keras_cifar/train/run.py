@@ -1,14 +1,14 @@
 """Trains a run from its settings, or goes on with one that was interrupted."""
 
-import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import click
+import keras
 import tensorflow as tf
 
 from keras_cifar.accelerate import xla
@@ -16,31 +16,30 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load, prepare
 from keras_cifar.data.tfds_folder import read_split
 from keras_cifar.files import locked, make_folder, remove_unfinished, require_writable
-from keras_cifar.machine import (
-    ONEDNN,
-    cpu_model,
-    device_kind,
-    gpu_names,
-    onednn,
-    package_versions,
-    pick_precision,
-    usable_cores,
+from keras_cifar.machine import package_versions
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.run_dir import RunDir, RunRecord, is_group
+from keras_cifar.train import checkpoint, origins
+from keras_cifar.train.conditions import (
+    device,
+    refuse_other_versions,
+    settle,
+    warn_of_another_machine,
 )
-from keras_cifar.recipes import RECIPES, TrainConfig
-from keras_cifar.run_dir import RunDir, RunRecord
-from keras_cifar.train import checkpoint
-from keras_cifar.train.fit import Outcome, fit
+from keras_cifar.train.fit import Outcome, Start, fit
 
 _FIRST_YEAR_OF_ZIP = 1980
 
 
-def train(
+def train(  # noqa: PLR0913 (what a user may say of a run beside its settings)
     config: TrainConfig,
     run_dir: RunDir,
     *,
     data_dir: Path | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
     tensorboard: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    origin: Path | None = None,
 ) -> Outcome:
     """Trains a model from the start and writes it, its settings and its history to `run_dir`.
 
@@ -50,38 +49,56 @@ def train(
         data_dir: where TFDS keeps its data; None for TFDS_DATA_DIR or TFDS's default.
         existing: what to do with a run that `run_dir` holds already.
         tensorboard: where to log for TensorBoard; None for nowhere.
+        callbacks: the user's own. An epoch is in the run's files before they see its end.
+        origin: a run or a .keras file of the same network, whose weights to start with.
 
     Raises:
-        OSError: data that cannot be had, a folder that holds a run or is in use, a full disk.
+        OSError: data that cannot be had, a folder that holds a run or is in use, a full disk, an
+            origin of another network.
         FloatingPointError: the loss is not finite any more.
     """
-    xla.require_valid_flags()
-    _require_clock()
-    config, choices = _settle(config)
+    require_start()
+    config, choices = settle(config)
+    for name, choice in choices.items():
+        click.echo(f"{name}: {choice}", err=True)
     # Before the data is fetched for it.
     require_writable(run_dir.path, name="--run-dir")
+    _refuse_group(run_dir)
     if existing == "refuse":
         _refuse_existing(run_dir)
+    found = origins.find(origin, run_dir=run_dir) if origin else None
+    weights = origins.read(found, config=config) if found else None
     dataset = DATASETS[config.dataset]
     folder = prepare(dataset, data_dir=data_dir)
     examples = read_split(folder, split="train", dataset=dataset)
     make_folder(run_dir.path)
-    with _owned(run_dir):
+    with owned(run_dir.path):
         if existing == "refuse":
             _refuse_existing(run_dir)
-        _clear(run_dir)
+        clear(run_dir)
         # Before config.json: from then on, a run without this folder is one that has ended.
         run_dir.checkpoint.mkdir()
-        record = RunRecord(
-            config, package_versions(), _device(), choices, data_dir=folder.absolute().parents[1]
-        )
+        data_dir = folder.absolute().parents[1]
+        record = RunRecord(config, package_versions(), device(), choices, data_dir, found)
         run_dir.write_record(record)
         with out_of_memory_in_words(config):
-            return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
+            return fit(
+                config,
+                run_dir,
+                examples=examples,
+                start=weights,
+                tensorboard=tensorboard,
+                callbacks=callbacks,
+            )
 
 
-def _require_clock() -> None:
-    """Refuses a clock that no .keras file or checkpoint can be written by, before the work."""
+def require_start() -> None:
+    """Refuses, before the work, flags that XLA would abort at and a clock that no file can be of.
+
+    Raises:
+        OSError: the clock is before the first time that a zip archive, a .keras file, can have.
+    """
+    xla.require_valid_flags()
     now = time.localtime()
     if now.tm_year < _FIRST_YEAR_OF_ZIP:
         raise OSError(
@@ -90,33 +107,9 @@ def _require_clock() -> None:
         )
 
 
-def _settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
-    """Replaces "auto" by what it means on this machine; returns and says what was chosen, and why.
-
-    Returns:
-        The settings, and what config.json says of the choices.
-    """
-    best, reason = pick_precision()
-    precision = best if config.precision == "auto" else config.precision
-    if precision != best:
-        reason = f"as told; {best} is faster here: {reason}"
-    several = len(tf.config.list_physical_devices("GPU")) > 1
-    can_mirror = "mirrored" in RECIPES[config.recipe].strategies
-    strategy = config.strategy
-    if strategy == "auto":
-        strategy = "mirrored" if several and can_mirror else "single"
-    choices = {"precision": f"{precision} ({reason})", **_ways(strategy)}
-    for name, choice in choices.items():
-        click.echo(f"{name}: {choice}", err=True)
-    return dataclasses.replace(config, precision=precision, strategy=strategy), choices
-
-
-def _ways(strategy: str) -> dict[str, str]:
-    """Returns how this process computes, and why, by name: "oneDNN", and on a GPU "XLA"."""
-    ways = {"oneDNN": onednn()}
-    if device_kind() == "GPU":
-        ways["XLA"] = xla.state(strategy, device="GPU")
-    return {name: f"{state} ({reason})" for name, (state, reason) in ways.items()}
+def _refuse_group(run_dir: RunDir) -> None:
+    if is_group(run_dir.path):
+        raise FileExistsError(f"{run_dir.path}: holds a group of runs. Name another --run-dir.")
 
 
 def _refuse_existing(run_dir: RunDir) -> None:
@@ -132,16 +125,15 @@ def _refuse_existing(run_dir: RunDir) -> None:
         )
 
 
-def _owned(run_dir: RunDir) -> AbstractContextManager[bool]:
-    """Keeps other processes out of the run's folder."""
+def owned(path: Path) -> AbstractContextManager[bool]:
+    """Keeps other processes out of the folder of a run or a group."""
 
     def refuse() -> None:
         raise BlockingIOError(
-            f"{run_dir.path}: another process is training here. Wait for it or name another "
-            "--run-dir."
+            f"{path}: another process is training here. Wait for it or name another --run-dir."
         )
 
-    return locked(run_dir.path / ".lock", when_busy=refuse)
+    return locked(path / ".lock", when_busy=refuse)
 
 
 @contextmanager
@@ -152,11 +144,12 @@ def out_of_memory_in_words(config: TrainConfig) -> Iterator[None]:
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(
             f"--batch-size: {config.batch_size} images at a time need more memory than "
-            f"{_device()} has left. Take fewer, or end what else uses it."
+            f"{device()} has left. Take fewer, or end what else uses it."
         ) from error
 
 
-def _clear(run_dir: RunDir) -> None:
+def clear(run_dir: RunDir) -> None:
+    """Removes what the commands wrote to the folder of a run."""
     remove_unfinished(run_dir.path)
     for path in run_dir.files():
         if path.is_dir():
@@ -165,16 +158,13 @@ def _clear(run_dir: RunDir) -> None:
             path.unlink(missing_ok=True)
 
 
-def _device() -> str:
-    return ", ".join(gpu_names()) or f"{cpu_model()}, {usable_cores()} threads"
-
-
 def resume(
     run_dir: RunDir,
     *,
     record: RunRecord | None = None,
     data_dir: Path | None = None,
     tensorboard: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
     """Goes on with a run that was interrupted, to the end that it would have had, bit by bit.
 
@@ -183,60 +173,42 @@ def resume(
         record: what the run's config.json holds, where the caller has read it already.
         data_dir: as `train`'s; None for where this run had them, if that folder is still there.
         tensorboard: as `train`'s.
+        callbacks: as `train`'s. What they know of the epochs before is theirs to keep.
 
     Raises:
         OSError: no run here, one that has ended, one of another version, or one in use; or as
             `train`.
         FloatingPointError: the loss is not finite any more.
     """
-    xla.require_valid_flags()
-    _require_clock()
+    require_start()
     record = record or run_dir.read_record()
     config = record.settings
-    with _owned(run_dir):
+    with owned(run_dir.path):
         remove_unfinished(run_dir.path)  # of a run that has ended, too
         _refuse_finished(run_dir)
-        _refuse_other_versions(run_dir, record.versions)
-        _warn_of_another_machine(run_dir, record)
+        refuse_other_versions(run_dir.path, record.versions)
+        warn_of_another_machine(run_dir.path, record)
         remove_unfinished(run_dir.checkpoint)
-        start = checkpoint.load_newest(run_dir.checkpoint)
+        start: Start = checkpoint.load_newest(run_dir.checkpoint)
+        if record.origin and not start:
+            start = origins.read_again(record.origin, config=config)
         dataset, data_dir = DATASETS[config.dataset], record.find_data(data_dir)
         examples = load(dataset, split="train", data_dir=data_dir)
         with out_of_memory_in_words(config):
-            return fit(config, run_dir, examples=examples, start=start, tensorboard=tensorboard)
+            return fit(
+                config,
+                run_dir,
+                examples=examples,
+                start=start,
+                tensorboard=tensorboard,
+                callbacks=callbacks,
+            )
 
 
 def _refuse_finished(run_dir: RunDir) -> None:
     if not run_dir.checkpoint.is_dir():
         raise FileExistsError(
             f"{run_dir.path}: this run has ended; there is nothing to resume. "
+            "To train its model further, start another run with --from this folder. "
             "To train anew, name another --run-dir."
         )
-
-
-def _refuse_other_versions(run_dir: RunDir, versions: dict[str, str]) -> None:
-    changed = [
-        f"{name} {versions.get(name)} (now {value})"
-        for name, value in package_versions().items()
-        if versions.get(name) != value
-    ]
-    if changed:
-        raise OSError(
-            f"{run_dir.path}: was started with {', '.join(changed)}; with other versions it would "
-            "not end the same. Install those, or train anew in another --run-dir."
-        )
-
-
-def _warn_of_another_machine(run_dir: RunDir, record: RunRecord) -> None:
-    def warn(then: str, now: str, *, way_out: str = "") -> None:
-        text = f"was started {then}; {now} it will end nearly the same, not to the bit.{way_out}"
-        click.echo(f"{run_dir.path}: {text}", err=True)
-
-    device = _device()
-    if record.device != device:
-        warn(f"on {record.device}", f"on this machine ({device})")
-    for name, now in _ways(record.settings.strategy).items():
-        then = record.choices.get(name, now)
-        if then.split()[0] != now.split()[0]:  # for another reason it would be the same
-            way_out = f" {ONEDNN}, 1 or 0, is read at the start." if name == "oneDNN" else ""
-            warn(f"with {name} {then}", f"with {name} {now}", way_out=way_out)

@@ -32,11 +32,11 @@ from keras_cifar.deploy import deploy
 from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.serve.access_log import Record
 from keras_cifar.serve.memory import Memory
-from keras_cifar.serve.metrics import Metrics
 from keras_cifar.serve.models.classify_regress import CLASSIFY, REGRESS
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.json_body import unzipped
 from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.rpc.grpc_api import add_services

@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import config_pb2
 
 from keras_cifar.machine import granted_threads
 from keras_cifar.serve.memory import Memory
-from keras_cifar.serve.metrics import Metrics
+from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError, from_tensorflow, invalid
 from keras_cifar.serve.settings import Limits
 from keras_cifar.serving import Batching
