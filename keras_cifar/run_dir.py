@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
+
 from keras_cifar.files import make_folder, replacing, require_writable
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.recipes.config import MAX_SEED
@@ -190,6 +192,23 @@ class RunGroup:
     def runs(self) -> list[RunDir]:
         """Returns the run of each seed, whether it is there or not, in the order of training."""
         return [self.run(seed) for seed in self.read_record().seeds]
+
+    def require_ended(self) -> list[int]:
+        """Returns the seeds of the runs that have ended, and says on stderr which have not.
+
+        Raises:
+            OSError: none has ended, or as `read_record`.
+        """
+        seeds = self.read_record().seeds
+        ended = [seed for seed in seeds if self.run(seed).has_ended]
+        if not ended:
+            raise FileNotFoundError(
+                f"{self.path}: no run has ended. Go on with them: "
+                f"keras-cifar train --resume --run-dir {self.path}"
+            )
+        if left_out := ", ".join(str(seed) for seed in seeds if seed not in ended):
+            click.echo(f"{self.path}: left out, since not ended: seed {left_out}", err=True)
+        return ended
 
     @property
     def is_unfinished(self) -> bool:

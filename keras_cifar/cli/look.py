@@ -87,26 +87,10 @@ def evaluate(
     }
     provide_temporary_folder(run_dir.path)
     if corruptions:
-        print_corruptions(
-            run_dir,
-            split=split,
-            views=views,
-            views_share=views_share,
-            corruption_images=corruption_images,
-            data_dir=data_dir,
-            as_json=as_json,
-        )
+        print_corruptions(run_dir, corruption_images=corruption_images, as_json=as_json, **options)
         return
     if suspect_labels:
-        print_suspects(
-            run_dir,
-            split=split,
-            views=views,
-            views_share=views_share,
-            top=top or SUSPECTS_SHOWN,
-            data_dir=data_dir,
-            as_json=as_json,
-        )
+        print_suspects(run_dir, top=top or SUSPECTS_SHOWN, as_json=as_json, **options)
         return
     start_tensorflow()
     from keras_cifar import evaluate as stage
