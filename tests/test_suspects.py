@@ -173,8 +173,9 @@ def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, cap
 
 def test_corruptions_are_of_one_run(doubted):
     ended = CliRunner().invoke(main, ["evaluate", str(doubted.group), "--corruptions"])
-    assert ended.exit_code == 2
-    assert f"takes one run of a group. Name it: {doubted.group}" in ended.stderr
+    assert ended.exit_code == 1
+    named = f"{doubted.group}: a group of runs. Name one of them: {doubted.group}/seed-0"
+    assert named in ended.stderr
 
 
 def test_the_command_prints_and_refuses(doubted):

@@ -9,7 +9,7 @@ import click
 
 from keras_cifar.cli.options import wrong_usage
 from keras_cifar.machine import start_tensorflow
-from keras_cifar.run_dir import RunDir, RunGroup, is_group
+from keras_cifar.run_dir import RunDir
 
 SUSPECTS_SHOWN = 20
 
@@ -23,9 +23,6 @@ def require_modules(option: str, *modules: str) -> None:
 def print_corruptions(run_dir: RunDir, *, as_json: bool, **options: Any) -> None:
     """Measures a run under corruptions, and prints that."""
     require_modules("--corruptions", "scipy")
-    if is_group(run_dir.path):
-        first = RunGroup(run_dir.path).runs()[0]
-        raise click.UsageError(f"--corruptions: takes one run of a group. Name it: {first.path}")
     start_tensorflow()
     from keras_cifar import robustness as stage
 
