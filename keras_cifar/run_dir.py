@@ -182,6 +182,7 @@ class RunGroup:
         # The settings that all have in common, and the seeds.
         self.config = path / _GROUP
         self.plot = path / "history.png"  # the curves of all runs
+        self.suspects = path / "suspects.json"  # what `evaluate --suspect-labels` found by all runs
         self.report = path / "report.html"  # the page that `report` writes of all runs
         self.model_card = path / "model_card.md"  # the same in Markdown
 
