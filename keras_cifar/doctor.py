@@ -29,6 +29,7 @@ _EXTRAS = {
     "cuda": "nvidia.cudnn",
     "litert": "ai_edge_litert",
     "onnx": "tf2onnx",
+    "report": "jinja2",
     "serve": "uvicorn",
     "tensorboard": "tensorboard",
 }

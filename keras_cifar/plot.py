@@ -19,6 +19,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE
 from keras_cifar.data.examples import Examples
 from keras_cifar.files import replacing
 from keras_cifar.history import History, read_history
+from keras_cifar.rate_curve import RateCurve
 from keras_cifar.run_dir import RunDir
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -28,7 +29,7 @@ _GAP = 3  # pixels of white between two images
 # yellow is too pale for lines, and black is the colour of the text.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _Colour = str | tuple[float, float, float, float]
-_INK = "#444444"
+_INK, _PALE = "#444444", "#B8B8B8"
 _TRAINING: Literal["--"] = "--"
 _VALIDATION: Literal["-"] = "-"
 _RING: dict[str, Any] = {
@@ -174,6 +175,36 @@ def _label(name: str, history: History) -> str:
     if best is None:
         return f"{name}: {history.accuracy[-1]:.2%} in training"
     return f"{name}: {history.val_accuracy[best]:.2%} in epoch {history.epoch[best]}"
+
+
+def draw_rate_curve(curve: RateCurve, *, path: Path) -> Path:
+    """Draws the losses of a learning-rate range test; a ring marks the suggested rate.
+
+    Args:
+        curve: of at least one step.
+        path: to write to, and returned; .png, .svg or .pdf.
+
+    Raises:
+        ValueError: another suffix.
+        OSError: the picture cannot be written.
+    """
+    check_path(path)
+    rates, losses = curve
+    smoothed, suggested = curve.smoothed, curve.suggested
+    with style():
+        figure = Figure(figsize=(6, 4.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+        axes = figure.subplots()
+        axes.set(title="Training loss as the rate rises", xlabel="learning rate", xscale="log")
+        axes.plot(rates, losses, color=_PALE, linewidth=1, label="each step")
+        axes.plot(rates, smoothed, color=COLOURS[0], label="smoothed")
+        if suggested is not None:
+            label = f"falls most steeply: {rates[suggested]:.2g}"
+            axes.plot(rates[suggested], smoothed[suggested], **_RING, color=COLOURS[0], label=label)
+        # What is far above the loss of the start says no more than that it has diverged.
+        axes.set_ylim(0.85 * min(losses), 1.4 * losses[0])
+        axes.legend(loc="upper left")
+        save(figure, path=path)
+    return path
 
 
 @contextmanager

@@ -19,6 +19,18 @@ _GROUP = "seeds.json"
 _OTHER_CONTENT = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
+class Origin(NamedTuple):
+    """The model whose weights a run starts from.
+
+    Attributes:
+        path: of the .keras file, absolute.
+        sha256: of its content.
+    """
+
+    path: Path
+    sha256: str
+
+
 class RunRecord(NamedTuple):
     """What config.json holds of a run.
 
@@ -29,6 +41,7 @@ class RunRecord(NamedTuple):
         choices: what was chosen for that device and why, by name: "precision", "oneDNN", and on
             a GPU "XLA".
         data_dir: where TFDS kept its data set; None of a run of an older version.
+        origin: None of a run that starts from random weights.
     """
 
     settings: TrainConfig
@@ -36,10 +49,12 @@ class RunRecord(NamedTuple):
     device: str
     choices: dict[str, str]
     data_dir: Path | None = None
+    origin: Origin | None = None
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "RunRecord":
         """Returns what `as_json` was made of; raises ValueError and the like for anything else."""
+        origin = document.get("origin")
         versions, choices = (
             {name: str(value) for name, value in document.get(part, {}).items()}
             for part in ("versions", "choices")
@@ -50,6 +65,7 @@ class RunRecord(NamedTuple):
             document.get("device", "an unknown device"),
             choices,
             document.get("data_dir") and Path(document["data_dir"]),
+            origin and Origin(Path(origin["path"]), str(origin["sha256"])),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -58,6 +74,7 @@ class RunRecord(NamedTuple):
             **self._asdict(),
             "settings": dataclasses.asdict(self.settings),
             "data_dir": self.data_dir and str(self.data_dir),
+            "origin": self.origin and {**self.origin._asdict(), "path": str(self.origin.path)},
         }
 
     def find_data(self, told: Path | None) -> Path | None:
@@ -78,6 +95,10 @@ class RunDir:
         self.model = path / "model.keras"  # the chosen one
         self.plot = path / "history.png"  # loss and accuracy, training and validation
         self.metrics = path / "metrics.json"  # what `evaluate` measured
+        self.corruptions = path / "corruptions.json"  # what `evaluate --corruptions` measured
+        self.suspects = path / "suspects.json"  # what `evaluate --suspect-labels` found
+        self.report = path / "report.html"  # the page that `report` writes
+        self.model_card = path / "model_card.md"  # the same in Markdown
         self.checkpoint = path / "checkpoint"  # what resume needs; gone when the run has ended well
         self.tensorboard = path / "tensorboard"  # TensorBoard's logs, where they were asked for
 
@@ -159,6 +180,8 @@ class RunGroup:
         # The settings that all have in common, and the seeds.
         self.config = path / _GROUP
         self.plot = path / "history.png"  # the curves of all runs
+        self.report = path / "report.html"  # the page that `report` writes of all runs
+        self.model_card = path / "model_card.md"  # the same in Markdown
 
     def run(self, seed: int) -> RunDir:
         """Returns the run of a seed, whether it is there or not."""

@@ -177,7 +177,40 @@ def test_a_finished_run_is_not_resumed(refused, trained_run):
     before = contents(trained_run.path)
     line, code = refused("train", "--resume", "--run-dir", trained_run.path)
     assert (code, "this run has ended; there is nothing to resume" in line) == (1, True)
+    assert "start another run with --from this folder" in line
     assert contents(trained_run.path) == before
+
+
+@pytest.mark.parametrize(
+    "option", ["--resume", "--overwrite", "--tensorboard", "--seeds=0-1"], ids=str
+)
+def test_a_range_test_takes_no_option_of_a_run(refused, option):
+    line, code = refused("train", "--find-learning-rate", option)
+    name = option.partition("=")[0]
+    assert (code, line) == (2, f"--find-learning-rate makes no run: leave out {name}.")
+
+
+def test_a_run_from_another_is_refused_where_it_cannot_start(refused, trained_run, tmp_path):
+    new = ("--dataset", "sample", "--run-dir", tmp_path / "run")
+    again = ("--overwrite", "--dataset", "sample", "--run-dir", trained_run.path)
+    model = trained_run.model
+    other = (
+        f"{model}: its network is not that of the fast94 recipe: weight 1 is kernel (3, 3, 3, 32), "
+        "expected kernel (2, 2, 3, 24). Give the --recipe that it is of."
+    )
+    for origin, arguments, code, message in (
+        (trained_run.path, (*new, "--recipe", "fast94"), 1, other),
+        (tmp_path, new, 1, f"{tmp_path}: no trained model; expected model.keras in it."),
+        (tmp_path / "no.keras", new, 1, f"{tmp_path / 'no.keras'}: no such model file. Name the"),
+        (trained_run.history, new, 1, f"{trained_run.history}: not a Keras model"),
+        (model, again, 1, f"{model}: is in the folder of the run that is to start from it."),
+        (model, ("--resume",), 2, "--resume knows where the run started from: leave out --from."),
+        (model, ("--seeds", "0-1"), 2, "--seeds: with each seed, other images validate, which"),
+    ):
+        line, found = refused("train", "--from", origin, *arguments)
+        assert (found, line[: len(message)]) == (code, message)
+    assert not (tmp_path / "run").exists()
+    assert model.is_file()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ tomllib = pytest.importorskip("tomllib", reason="Python 3.10 knows few modules' 
 
 ROOT = Path(__file__).parents[1]
 # What a stage may import besides the dependencies: the package of an extra that it asks for.
-EXTRAS_OF_STAGES = {"client": ["serve"], "export": ["litert", "onnx"], "serve": ["serve"]}
+EXTRAS_OF_STAGES = {
+    "client": ["serve"],
+    "export": ["litert", "onnx"],
+    "measure": ["report"],
+    "report": ["report"],
+    "serve": ["serve"],
+    "suspects.py": ["report"],
+}
 
 
 def names(requirements):

@@ -6,15 +6,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_cifar.evaluate import evaluate, format_table
 from keras_cifar.history import read_history
 from keras_cifar.machine import pick_precision
+from keras_cifar.measure.sheets import answered_sheet
 from keras_cifar.model.load import load_model
 from keras_cifar.model.whitening import whitening_filters
 from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes.fast import FAST96
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, train
+from keras_cifar.train.tensorboard import Sheets
 
 FAST94 = TrainConfig.of(
     "fast94", dataset="sample", batch_size=100, precision="float32", strategy="single"
@@ -31,8 +35,17 @@ def float32_afterwards():
 def run(tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("fast94") / "run")
     precision, _ = pick_precision()
-    train(dataclasses.replace(FAST94, epochs=5, precision=precision), run_dir)
+    config = dataclasses.replace(FAST94, epochs=5, precision=precision)
+    train(config, run_dir, tensorboard=run_dir.tensorboard)
     return run_dir
+
+
+def test_tensorboard_shows_the_images_as_large_as_they_are(run):
+    """Of 24 pixels in the first epoch, of 32 in the last; there are no validation images."""
+    events = EventAccumulator(str(run.tensorboard / "images")).Reload()
+    assert events.Tags()["tensors"] == ["training images"]
+    widths = [int(tf.make_ndarray(p.tensor_proto)[0]) for p in events.Tensors("training images")]
+    assert widths == [16 * 26 - 2, 16 * 34 - 2]
 
 
 def test_a_hundred_steps_on_the_sample_teach_it_half_of_the_test_images(run):
@@ -92,6 +105,37 @@ def test_compiled_by_xla_a_whole_epoch_trains_the_same(sample):
         )
         losses.append(history.history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+NARROW = dataclasses.replace(FAST96, groups=((24,),) * 3)
+
+
+def test_tensorboard_shows_what_the_network_answers(sample, tmp_path):
+    config = TrainConfig.of("fast96", dataset="sample", batch_size=100, epochs=1)
+    few = sample.take(np.arange(200))
+    model = NARROW.compile_model(config, examples=few, steps=2, device="CPU", jit_compile=False)
+    sheets = Sheets(tmp_path, config=config, training=few, validation=few)
+    sheets.set_model(model)
+    sheets.on_epoch_end(0)
+    (sheet,) = EventAccumulator(str(tmp_path)).Reload().Tensors("validation images")
+    logits = model.predict(few.images[:32], verbose=0)
+    _, _, png = tf.make_ndarray(sheet.tensor_proto)
+    expected = answered_sheet(few.take(np.arange(32)), logits=logits)
+    assert (tf.io.decode_png(png).numpy() == expected).mean() > 0.999  # but for rounding of shares
+
+
+def test_from_other_weights_the_whitening_and_the_slow_weights_are_those_too(sample):
+    config = TrainConfig.of("fast96", dataset="sample", batch_size=100)
+    keras.config.set_dtype_policy("mixed_float16")  # in which another optimiser holds the recipe's
+    model = NARROW.compile_model(
+        config, examples=sample.take(np.arange(200)), steps=2, device="CPU", jit_compile=False
+    )
+    start = [weight + 1 for weight in NARROW.build_model(seed=7).get_weights()]
+    NARROW.set_weights(model, start)
+    slow = [variable for variable in model.optimizer.variables if "slow" in variable.path]
+    for value, weight, kept in zip(start, model.weights, slow, strict=True):
+        np.testing.assert_array_equal(weight, value)
+        np.testing.assert_array_equal(kept, value)
 
 
 @pytest.mark.slow

@@ -18,7 +18,10 @@ PACKAGE = Path(keras_cifar.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("train", "evaluate", "client", "export", "deploy", "serve", "doctor", "runs"),
+    (
+        *("train", "evaluate", "robustness", "suspects", "report", "runs"),
+        *("client", "export", "deploy", "serve", "doctor"),
+    ),
     ("plot",),
     ("measure",),
     ("run_dir",),
@@ -26,7 +29,7 @@ LAYERS = (
     ("accelerate", "optimize"),
     ("model",),
     ("data",),
-    ("history", "image", "model_dir", "tf1_loader"),
+    ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),
 )
 COMMANDS = (
@@ -35,6 +38,7 @@ COMMANDS = (
     "runs",
     "evaluate",
     "plot",
+    "report",
     "predict",
     "export",
     "deploy",

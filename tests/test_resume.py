@@ -14,6 +14,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -57,14 +58,16 @@ def in_code(run_dir):
 def train_and_stop(in_a_process):
     """Trains until the checkpoint of `epoch` is there, in a process that then kills itself."""
 
-    def run(run_dir, config, *, epoch):
+    def run(run_dir, config, *, epoch, origin=None):
         result = in_a_process(
             "save = checkpoint.save",
             "def save_and_die(folder, *, model, progress):",
             "    save(folder, model=model, progress=progress)",
             f"    if progress.epoch == {epoch}: os.kill(os.getpid(), signal.SIGKILL)",
             "checkpoint.save = save_and_die",
-            f"train({config!r}, {in_code(run_dir)}, data_dir=data_dir)",
+            f"origin = {origin and str(origin)!r}",
+            "origin = origin and pathlib.Path(origin)",
+            f"train({config!r}, {in_code(run_dir)}, data_dir=data_dir, origin=origin)",
         )
         assert result.returncode == -9, result.stderr
 
@@ -251,6 +254,66 @@ def test_a_checkpoint_holds_the_dropout_generators_and_the_optimizer(stopped):
     generators = [array for array in saved.variables if array.shape == (2,)]
     assert [int(array[1]) for array in generators] == [8, 8, 8]
     assert sum(array.shape == (4096, 1024) for array in saved.variables) == 2
+
+
+class Tracker(keras.callbacks.Callback):
+    """A user's own: notes what it sees, and fails at the end of an epoch if told to."""
+
+    def __init__(self, *, fail_at=None):
+        super().__init__()
+        self.fail_at, self.seen = fail_at, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append((epoch, sorted(logs), self.model.stop_training))
+        logs.clear()
+        if epoch == self.fail_at:
+            raise ConnectionError("the tracker's server is gone")
+
+
+def test_a_users_callback_that_fails_costs_no_epoch_and_changes_nothing(
+    config, tiny, unbroken, tmp_path
+):
+    run_dir, names = RunDir(tmp_path / "run"), ["accuracy", "loss", "val_accuracy", "val_loss"]
+    failing, tracker = Tracker(fail_at=1), Tracker()
+    with pytest.raises(ConnectionError, match="the tracker's server is gone"):
+        train(config, run_dir, data_dir=tiny.data_dir, callbacks=[failing])
+    assert read_history(run_dir.history).epoch == [1, 2]
+    resume(run_dir, callbacks=[tracker])
+    assert_same_end(run_dir, unbroken)
+    assert failing.seen + tracker.seen == [(epoch, names, False) for epoch in range(3)]
+
+
+@pytest.fixture(scope="module")
+def warm(config, unbroken, tiny, train_and_stop, tmp_path_factory):
+    """Two runs from the weights of another: one that ended, and one killed after an epoch."""
+    folder = tmp_path_factory.mktemp("warm")
+    config = dataclasses.replace(config, epochs=2)
+    origin = RunDir(shutil.copytree(unbroken.path, folder / "origin"))
+    ended, killed = RunDir(folder / "ended"), RunDir(folder / "killed")
+    train(config, ended, data_dir=tiny.data_dir, origin=origin.model)
+    train_and_stop(killed, config, epoch=1, origin=origin.path)
+    return origin, ended, killed
+
+
+def test_a_run_from_another_starts_where_that_one_ended_and_says_so(warm):
+    origin, ended, _ = warm
+    losses = [read_history(run_dir.history).loss for run_dir in (origin, ended)]
+    assert losses[1][0] < losses[0][0]
+    digest = hashlib.sha256(origin.model.read_bytes()).hexdigest()
+    assert ended.read_record().origin == (origin.model, digest)
+
+
+def test_a_killed_run_from_another_ends_as_if_it_had_not_been(warm, tmp_path):
+    """Even when no checkpoint is whole: what it started from is read again, if it is the same."""
+    origin, ended, killed = warm
+    for path in killed.checkpoint.iterdir():
+        path.write_bytes(b"torn")
+    copy = RunDir(shutil.copytree(killed.path, tmp_path / "copy"))
+    resume(killed)
+    assert_same_end(killed, ended)
+    origin.model.write_bytes(ended.model.read_bytes())
+    with pytest.raises(OSError, match=r"origin/model\.keras: is gone or was changed"):
+        resume(copy)
 
 
 @pytest.mark.slow

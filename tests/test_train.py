@@ -7,12 +7,14 @@ import json
 import math
 import os
 import re
+import zipfile
 from dataclasses import asdict
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.pipeline import train_batches
@@ -20,6 +22,7 @@ from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.history import COLUMNS, read_history
 from keras_cifar.machine import onednn, pick_precision
+from keras_cifar.measure.sheets import augmented_sheet
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -47,6 +50,11 @@ def tiny_run(config, tiny, said, tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("tiny") / "run")
     with contextlib.redirect_stderr(said):
         return run_dir, train(config, run_dir, data_dir=tiny.data_dir)
+
+
+def weights(run_dir):
+    with zipfile.ZipFile(run_dir.model) as archive:
+        return archive.read("model.weights.h5")
 
 
 def test_a_run_leaves_its_settings_history_model_and_picture(tiny_run, config):
@@ -137,11 +145,46 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_word(config, tiny, 
     assert not run_dir.model.exists() or run_dir.checkpoint.exists()
 
 
-def test_tensorboard_gets_the_curves(config, tiny, tmp_path):
-    config = dataclasses.replace(config, epochs=1)
-    run_dir = RunDir(tmp_path / "run")
+@pytest.fixture(scope="module")
+def watched_run(config, tiny, tmp_path_factory):
+    """The same run, with TensorBoard's logs."""
+    run_dir = RunDir(tmp_path_factory.mktemp("watched") / "run")
     train(config, run_dir, data_dir=tiny.data_dir, tensorboard=run_dir.tensorboard)
-    assert list(run_dir.tensorboard.rglob("events.out.tfevents.*"))
+    return run_dir
+
+
+def logged(run_dir, name):
+    """Returns what TensorBoard reads from one of its folders: a function from a tag to points."""
+    events = EventAccumulator(str(run_dir.tensorboard / name)).Reload()
+    return lambda tag: [(p.step, tf.make_ndarray(p.tensor_proto)) for p in events.Tensors(tag)]
+
+
+def test_tensorboard_gets_the_curves_and_changes_nothing(tiny_run, watched_run):
+    run_dir, _ = tiny_run
+    names = {path.name for path in watched_run.tensorboard.iterdir()}
+    assert names == {"images", "live", "train", "validation"}
+    assert weights(watched_run) == weights(run_dir)
+    assert read_history(watched_run.history)[:-1] == read_history(run_dir.history)[:-1]
+
+
+def test_tensorboard_gets_live_figures_by_step(watched_run):
+    points, history = logged(watched_run, "live"), read_history(watched_run.history)
+    steps, losses = zip(*points("live/loss"), strict=True)
+    # Each point is the mean of its steps: together they make the epochs' means of four steps.
+    assert steps[-1] == 12
+    assert np.dot(np.diff(steps, prepend=0), losses) == pytest.approx(4 * sum(history.loss))
+    for name, most in (("accuracy", 1), ("images_per_second", 1e5), ("process_memory_mb", 1e5)):
+        assert all(0 <= value <= most for _, value in points(f"live/{name}"))
+
+
+def test_tensorboard_gets_sheets_of_the_first_and_the_last_epoch(watched_run, tiny):
+    points, config = logged(watched_run, "images"), watched_run.read_record().settings
+    trained, answered = (points(f"{name} images") for name in ("training", "validation"))
+    assert [step for step, _ in trained] == [step for step, _ in answered] == [0, 2]
+    training, _ = split_stratified(tiny.examples, validation_fraction=0.5, seed=0)
+    for epoch, (_, _, png) in trained:
+        sheet = augmented_sheet(config, examples=training, epoch=epoch)
+        np.testing.assert_array_equal(tf.io.decode_png(png), sheet)
 
 
 def test_a_run_that_is_there_is_not_overwritten_unless_told_to(config, tiny, tmp_path):
@@ -202,7 +245,8 @@ def test_two_mirrored_devices_train_as_one_does(config, in_a_process, tmp_path):
         "tf.config.set_logical_device_configuration(cpu, halves)",
         f"folder = pathlib.Path({str(tmp_path)!r})",
         f"for config in {single!r}, {mirrored!r}:",
-        "    train(config, RunDir(folder / config.strategy), data_dir=data_dir)",
+        "    run, logs = RunDir(folder / config.strategy), folder / 'logs' / config.strategy",
+        "    train(config, run, data_dir=data_dir, tensorboard=logs)",
     )
     assert result.returncode == 0, result.stderr
     single, mirrored = (

@@ -9,6 +9,7 @@ from keras_cifar.cli.exits import Group
 from keras_cifar.cli.look import doctor, evaluate, plot
 from keras_cifar.cli.predict import predict
 from keras_cifar.cli.publish import deploy, export
+from keras_cifar.cli.report import report
 from keras_cifar.cli.runs import runs
 from keras_cifar.cli.serve import serve
 from keras_cifar.cli.train import train
@@ -31,5 +32,5 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"
 
 
-for command in (data, train, runs, evaluate, plot, predict, export, deploy, serve, doctor):
+for command in (data, train, runs, evaluate, plot, report, predict, export, deploy, serve, doctor):
     main.add_command(command)

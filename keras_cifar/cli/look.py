@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from keras_cifar.cli.doubts import SUSPECTS_SHOWN, print_corruptions, print_suspects
 from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes.config import SPLITS
@@ -29,6 +30,28 @@ from keras_cifar.run_dir import RunDir, RunGroup, is_group, newest_run, runs_at
     default=1.0,
     help="With --tta: the share of the images, the least certain, that get six views.",
 )
+@click.option(
+    "--corruptions",
+    is_flag=True,
+    help="Measure under 15 corruptions at 5 severities instead; write corruptions.json.",
+)
+@click.option(
+    "--corruption-images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --corruptions: how many images of the split.  [default: all]",
+)
+@click.option(
+    "--suspect-labels",
+    is_flag=True,
+    help="Find labels that are probably wrong instead; write suspects.json.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"With --suspect-labels: how many.  [default: {SUSPECTS_SHOWN}]",
+)
 @data_dir_option
 @json_option
 def evaluate(
@@ -36,6 +59,10 @@ def evaluate(
     split: Literal["test", "validation", "train"],
     views: int,
     views_share: float,
+    corruptions: bool,
+    corruption_images: int | None,
+    suspect_labels: bool,
+    top: int | None,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -45,6 +72,12 @@ def evaluate(
     """
     if views_share < 1 and views == 1:
         raise click.UsageError("--tta-share: is the share of the images for --tta; give both.")
+    if corruptions and suspect_labels:
+        raise click.UsageError("--corruptions and --suspect-labels: give one of them.")
+    if corruption_images and not corruptions:
+        raise click.UsageError("--corruption-images: is for --corruptions; give both.")
+    if top and not suspect_labels:
+        raise click.UsageError("--top: is for --suspect-labels; give both.")
     run_dir = RunDir(run) if run else newest_run()
     options: Any = {
         "split": split,
@@ -53,6 +86,28 @@ def evaluate(
         "data_dir": data_dir,
     }
     provide_temporary_folder(run_dir.path)
+    if corruptions:
+        print_corruptions(
+            run_dir,
+            split=split,
+            views=views,
+            views_share=views_share,
+            corruption_images=corruption_images,
+            data_dir=data_dir,
+            as_json=as_json,
+        )
+        return
+    if suspect_labels:
+        print_suspects(
+            run_dir,
+            split=split,
+            views=views,
+            views_share=views_share,
+            top=top or SUSPECTS_SHOWN,
+            data_dir=data_dir,
+            as_json=as_json,
+        )
+        return
     start_tensorflow()
     from keras_cifar import evaluate as stage
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+from keras_cifar.cli import learning_rate
 from keras_cifar.cli.options import (
     PATH,
     config_from,
@@ -81,6 +82,18 @@ _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name i
     help="Go on with the run, or the group of --seeds, in --run-dir.  [default: the newest]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that --run-dir holds.")
+@click.option(
+    "--from",
+    "origin",
+    type=PATH,
+    metavar="RUN",
+    help="Start from the weights of a run, or of a .keras file of the same network.",
+)
+@click.option(
+    "--find-learning-rate",
+    is_flag=True,
+    help="Train 100 steps at rates that rise, draw their losses, suggest a rate; make no run.",
+)
 @click.option("--tensorboard", is_flag=True, help="Log to RUN_DIR/tensorboard as well.")
 @dataset_option
 @data_dir_option
@@ -89,6 +102,8 @@ def train(
     run_dir: Path | None,
     resume: bool,
     overwrite: bool,
+    origin: Path | None,
+    find_learning_rate: bool,
     tensorboard: bool,
     data_dir: Path | None,
     **options: Any,
@@ -97,8 +112,21 @@ def train(
 
     The defaults are those of the article's recipe; the fast ones have their own.
     """
+    if find_learning_rate:
+        learning_rate.refuse_options_of_runs(
+            resume=resume, overwrite=overwrite, seeds=seeds, tensorboard=tensorboard
+        )
+        config = config_from(given(options))
+        return learning_rate.find(config, run_dir, data_dir=data_dir, origin=origin)
     if resume and overwrite:
         raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
+    if resume and origin:
+        raise click.UsageError("--resume knows where the run started from: leave out --from.")
+    if seeds and origin:
+        raise click.UsageError(
+            "--seeds: with each seed, other images validate, which the model of --from may know. "
+            "Train one run, with the --seed of that model."
+        )
     if seeds and options["seed"] is not None:
         raise click.UsageError("--seed is for one run, --seeds for several: give one of them.")
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
@@ -130,7 +158,12 @@ def train(
             outcome = stage.resume(run, record=record, data_dir=data_dir, tensorboard=log_dir)
         else:
             outcome = stage.train(
-                config, run, data_dir=data_dir, existing=existing, tensorboard=log_dir
+                config,
+                run,
+                data_dir=data_dir,
+                existing=existing,
+                tensorboard=log_dir,
+                origin=origin,
             )
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)

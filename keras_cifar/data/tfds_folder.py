@@ -23,7 +23,7 @@ from keras_cifar.files import TEMPORARY, sync, sync_tree, temporary_folder
 
 _FEATURES = "tensorflow_datasets.core.features."
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ParseError, tf.errors.OpError)
+DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ParseError, tf.errors.OpError)
 
 
 def dataset_folder(dataset: DatasetFacts, *, data_dir: Path) -> Path:
@@ -51,14 +51,14 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
         OSError: a file is missing, damaged or altered.
     """
     try:
-        examples, digest = in_canonical_order(_decode(folder, split=split))
+        examples, digest = in_canonical_order(decode(folder, split=split))
         check(examples, digest, facts=getattr(dataset, split))
     except (NotImplementedError, ImportError) as error:
         raise OSError(
             f"{folder}: is in a format that TFDS cannot read here ({first_line(error)}). "
             "Prepare the data in another folder: keras-cifar data --data-dir FOLDER"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = first_line(error)
         raise OSError(
             f"{folder}: the {split} split is damaged or is not {dataset.name} ({reason}). "
@@ -67,7 +67,8 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
     return examples
 
 
-def _decode(folder: Path, *, split: str) -> Examples:
+def decode(folder: Path, *, split: str) -> Examples:
+    """Decodes one split in TFDS's order, unverified; raises ImportError and those of DAMAGED."""
     # The examples are kept in memory here; TFDS need not keep them a second time.
     read_config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
     _refuse_foreign_code(folder / "features.json")

@@ -145,7 +145,7 @@ def _refuse_run(model_dir: Path) -> None:
 
 def _origin(run_dir: RunDir) -> dict[str, Any]:
     """Returns where a model comes from: run, settings, accuracy if it was evaluated, versions."""
-    settings, versions, device, choices, _ = run_dir.read_record()
+    settings, versions, device, choices, *_ = run_dir.read_record()
     return {
         "run": str(run_dir.path),
         "model_sha256": hashlib.sha256(run_dir.require_model().read_bytes()).hexdigest(),

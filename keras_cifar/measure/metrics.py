@@ -125,7 +125,7 @@ def measure(
         examples=len(labels),
         loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         accuracy=float((predicted == labels).mean()),
-        per_class={name: _class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
+        per_class={name: class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
         confusion_matrix=confusion.tolist(),
         calibration=_calibration(
             np.exp(log_probabilities.max(axis=1)), is_correct=predicted == labels
@@ -133,7 +133,8 @@ def measure(
     )
 
 
-def _class_metrics(confusion: npt.NDArray[np.int64], *, label: int) -> ClassMetrics:
+def class_metrics(confusion: npt.NDArray[np.int64], *, label: int) -> ClassMetrics:
+    """Returns what a confusion matrix says of one class."""
     correct = int(confusion[label, label])
     actual, predicted = int(confusion[label].sum()), int(confusion[:, label].sum())
     return ClassMetrics(

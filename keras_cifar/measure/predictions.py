@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -57,20 +58,22 @@ def predict_split(
         OSError: run, model or data are missing or damaged.
         FloatingPointError: the model's training had diverged.
     """
+    model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
+    logits = predict_views(
+        model, examples.images, views=views, views_share=views_share, batch_size=batch_size
+    )
+    return Predictions(examples, logits)
+
+
+def load_model_and_split(
+    run_dir: RunDir, *, split: Split, data_dir: Path | None
+) -> tuple[keras.Model, Examples]:
+    """Loads a run's chosen model and a split, as `predict_split` takes and raises."""
     record = run_dir.read_record()
     settings = record.settings
     _check_split(split, settings=settings)
     model = load_model(run_dir.require_model())
-    many = with_views(model, views)
-    examples = _examples(split, settings=settings, data_dir=record.find_data(data_dir))
-    images = examples.images
-    if views_share < 1:
-        logits = predict_logits(model, images, batch_size=batch_size)
-        chosen = least_certain(logits, count=round(views_share * len(images)))
-        logits[chosen] = predict_logits(many, images[chosen], batch_size=batch_size)
-    else:
-        logits = predict_logits(many, images, batch_size=batch_size)
-    return Predictions(examples, logits)
+    return model, _examples(split, settings=settings, data_dir=record.find_data(data_dir))
 
 
 def _check_split(split: str, *, settings: TrainConfig) -> None:
@@ -87,12 +90,35 @@ def _examples(split: Split, *, settings: TrainConfig, data_dir: Path | None) -> 
     dataset = DATASETS[settings.dataset]
     if split == "test":
         return load(dataset, split="test", data_dir=data_dir)
-    training, validation = split_stratified(
-        load(dataset, split="train", data_dir=data_dir),
+    training, validation = training_parts(settings, data_dir=data_dir)
+    return training if split == "train" else validation
+
+
+def training_parts(settings: TrainConfig, *, data_dir: Path | None) -> tuple[Examples, Examples]:
+    """Returns the training and validation examples that a run of these settings has."""
+    return split_stratified(
+        load(DATASETS[settings.dataset], split="train", data_dir=data_dir),
         validation_fraction=settings.validation_fraction,
         seed=settings.seed,
     )
-    return training if split == "train" else validation
+
+
+def predict_views(
+    model: keras.Model,
+    images: npt.NDArray[np.uint8],
+    *,
+    views: int,
+    views_share: float,
+    batch_size: int,
+) -> npt.NDArray[np.float64]:
+    """Returns a model's logits (n, 10) for images, whose arguments are those of `predict_split`."""
+    many = with_views(model, views)
+    if views_share == 1:
+        return predict_logits(many, images, batch_size=batch_size)
+    logits = predict_logits(model, images, batch_size=batch_size)
+    chosen = least_certain(logits, count=round(views_share * len(images)))
+    logits[chosen] = predict_logits(many, images[chosen], batch_size=batch_size)
+    return logits
 
 
 def least_certain(logits: npt.NDArray[np.float64], *, count: int) -> npt.NDArray[np.int64]:

@@ -67,6 +67,11 @@ class GroupSGD(keras.optimizers.SGD):
         self._groups = [self._group_of(variable) for variable in variables]
         if self._lookahead:
             self._slow = self.add_optimizer_variables(self._lookahead.variables, "slow")
+        self.restart_slow_weights()
+
+    def restart_slow_weights(self) -> None:
+        """Has the slow weights, if there are any, be as the weights are now."""
+        if self._lookahead:
             for slow, variable in zip(self._slow, self._lookahead.variables, strict=True):
                 slow.assign(variable)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_cifar.recipes.recipe import Defaults
 
@@ -69,6 +70,10 @@ class ArticleRecipe:
         )
         return model_to_fit
 
+    def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
+        """Sets them."""
+        model.set_weights(weights)
+
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns images, cropped and mirrored at random, and labels."""
         from keras_cifar.data.pipeline import train_batches
@@ -76,6 +81,13 @@ class ArticleRecipe:
         return train_batches(
             examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs
         )
+
+    def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
+        """Returns the first of `batches` of an epoch."""
+        from keras_cifar.data.examples import Examples
+
+        batches = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
+        return Examples(*next(batches.as_numpy_iterator()))
 
     def epoch_costs(self, config: TrainConfig) -> list[float]:
         """Returns 1 for each."""

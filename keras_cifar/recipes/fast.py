@@ -7,6 +7,7 @@ paper", and the programs airbench94_muon.py and airbench96.py of KellerJordan/ci
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -161,6 +162,12 @@ class FastRecipe:
             steps=steps * WHITENING_BIAS_EPOCHS // config.epochs if is_whitening else None,
         )
 
+    def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
+        """Sets them, the whitening too, and has lookahead's slow weights start from them."""
+        model.set_weights(weights)
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
+        optimizer.restart_slow_weights()
+
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns plans of steps: which images, how they are augmented, and their size."""
         from keras_cifar.data.on_device import plan_steps
@@ -177,6 +184,17 @@ class FastRecipe:
         """Returns the side of the images in each epoch."""
         parts = len(self.sizes)
         return [self.sizes[epoch * parts // config.epochs] for epoch in range(config.epochs)]
+
+    def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
+        """Returns the images of an epoch's first step, those included that it leaves out."""
+        from keras_cifar.data.on_device import make_batch, mirror_half
+
+        plans = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
+        mirrored = examples._replace(images=mirror_half(examples.images, seed=config.seed))
+        images, labels = make_batch(
+            next(iter(plans)), mirrored, shift=self.shift, cutout=self.cutout
+        )
+        return examples._replace(images=images.numpy(), labels=labels.numpy())
 
     def epoch_costs(self, config: TrainConfig) -> list[float]:
         """Returns the pixels of an image in each."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import keras
@@ -56,8 +56,24 @@ class Recipe(Protocol):
             jit_compile: whether XLA compiles the whole step.
         """
 
+    def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
+        """Has a compiled model start from other weights, in the order of `build_model`'s."""
+
     def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
         """Returns what `fit` is given for these epochs."""
+
+    def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
+        """Returns the first images of an epoch as the network sees them, and their labels.
+
+        Args:
+            config: settings of the run.
+            examples: the training examples.
+            epoch: counted from 0.
+
+        Returns:
+            images uint8 (batch, side, side, 3), augmented; of a recipe whose images grow, the side
+            depends on the epoch.
+        """
 
     def epoch_costs(self, config: TrainConfig) -> list[float]:
         """Returns what each epoch costs beside the others: a part of what it is to take."""

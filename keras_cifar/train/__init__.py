@@ -2,6 +2,15 @@
 
 from keras_cifar.train.fit import Outcome
 from keras_cifar.train.group import Logs, resume_seeds, train_seeds
+from keras_cifar.train.range_test import find_learning_rate
 from keras_cifar.train.run import resume, train
 
-__all__ = ["Logs", "Outcome", "resume", "resume_seeds", "train", "train_seeds"]
+__all__ = [
+    "Logs",
+    "Outcome",
+    "find_learning_rate",
+    "resume",
+    "resume_seeds",
+    "train",
+    "train_seeds",
+]

@@ -1,6 +1,7 @@
 """Compiles the model and lets `model.fit` train it."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,11 @@ from keras_cifar.train import checkpoint
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
 from keras_cifar.train.display import ProgressDisplay
+from keras_cifar.train.origins import Weights
+from keras_cifar.train.tensorboard import tensorboard_callbacks
 
+# What a run starts from: its checkpoint, another model's weights, or random ones.
+Start = Checkpoint | Weights | None
 # Validation keeps no activations for gradients, so a larger batch fits and is faster.
 EVAL_BATCH_SIZE = 500
 
@@ -48,8 +53,9 @@ def fit(
     run_dir: RunDir,
     *,
     examples: Examples,
-    start: Checkpoint | None,
+    start: Start,
     tensorboard: Path | None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
     """Trains from `start`, or from the beginning, to the last epoch.
 
@@ -57,8 +63,9 @@ def fit(
         config: without "auto".
         run_dir: gets history, model, picture and checkpoints; the latter are removed at the end.
         examples: the dataset's training images, from which validation is cut.
-        start: the checkpoint to go on from.
+        start: the checkpoint to go on from, or the weights to start with.
         tensorboard: where to log for TensorBoard; None for nowhere.
+        callbacks: the user's own.
 
     Raises:
         FloatingPointError: the loss is not finite any more.
@@ -69,21 +76,23 @@ def fit(
         examples, validation_fraction=config.validation_fraction, seed=config.seed
     )
     steps_per_epoch = len(training.labels) // config.batch_size
-    progress = start.progress if start else Progress(settings=asdict(config))
+    before = start if isinstance(start, Checkpoint) else None
+    progress = before.progress if before else Progress(settings=asdict(config))
     _refuse_other_settings(run_dir, then=progress.settings, now=asdict(config))
     # Trained in whatever precision, the chosen model is kept and used in float32, as its weights.
     keras.config.set_dtype_policy("float32")
     recipe = RECIPES[config.recipe]
     chosen = recipe.build_model(seed=config.seed)
-    with _strategy(config.strategy).scope():
-        model = compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
-    if start:
-        checkpoint.restore(start, model=model)
+    model = compile_in_strategy(config, training=training)
+    if before:
+        checkpoint.restore(before, model=model)
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
+    elif start:
+        recipe.set_weights(model, start)
     display = ProgressDisplay(
         recipe.epoch_costs(config), steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
     )
-    callbacks = [
+    own = [
         *recipe.callbacks(),
         *xla.callbacks(config.strategy),
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
@@ -91,7 +100,9 @@ def fit(
         display,
     ]
     if tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(tensorboard))
+        own += tensorboard_callbacks(
+            tensorboard, config=config, training=training, validation=validation
+        )
     try:
         model.fit(
             recipe.batches(config, examples=training, epochs=range(progress.epoch, config.epochs)),
@@ -101,7 +112,7 @@ def fit(
             validation_data=eval_batches(validation, batch_size=EVAL_BATCH_SIZE)
             if len(validation.labels)
             else None,
-            callbacks=callbacks,
+            callbacks=[*own, *callbacks],  # the user's last: theirs may fail
             shuffle=False,  # train_batches shuffles; Keras's default only warns
             verbose=0,
         )
@@ -124,6 +135,13 @@ def _refuse_other_settings(run_dir: RunDir, *, then: dict[str, Any], now: dict[s
             f"{run_dir.config}: is damaged, or was changed since the last checkpoint: "
             f"{', '.join(changed)}. Put the old values back, or train anew in another --run-dir."
         )
+
+
+def compile_in_strategy(config: TrainConfig, *, training: Examples) -> keras.Model:
+    """Builds and compiles the network for a whole run on the devices that its settings name."""
+    steps_per_epoch = len(training.labels) // config.batch_size
+    with _strategy(config.strategy).scope():
+        return compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:

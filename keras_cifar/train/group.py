@@ -88,7 +88,8 @@ def _clear(group: RunGroup) -> None:
     remove_unfinished(group.path)
     # First: the runs that are left must never count as runs of the new group.
     group.config.unlink(missing_ok=True)
-    group.plot.unlink(missing_ok=True)
+    for path in (group.plot, group.report, group.model_card):
+        path.unlink(missing_ok=True)
     for run in _begun(group):
         with owned(run.path):
             clear(run)

@@ -2,12 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import click
+import keras
 import tensorflow as tf
 
 from keras_cifar.accelerate import xla
@@ -18,25 +19,27 @@ from keras_cifar.files import locked, make_folder, remove_unfinished, require_wr
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir, RunRecord, is_group
-from keras_cifar.train import checkpoint
+from keras_cifar.train import checkpoint, origins
 from keras_cifar.train.conditions import (
     device,
     refuse_other_versions,
     settle,
     warn_of_another_machine,
 )
-from keras_cifar.train.fit import Outcome, fit
+from keras_cifar.train.fit import Outcome, Start, fit
 
 _FIRST_YEAR_OF_ZIP = 1980
 
 
-def train(
+def train(  # noqa: PLR0913 (what a user may say of a run beside its settings)
     config: TrainConfig,
     run_dir: RunDir,
     *,
     data_dir: Path | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
     tensorboard: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    origin: Path | None = None,
 ) -> Outcome:
     """Trains a model from the start and writes it, its settings and its history to `run_dir`.
 
@@ -46,9 +49,12 @@ def train(
         data_dir: where TFDS keeps its data; None for TFDS_DATA_DIR or TFDS's default.
         existing: what to do with a run that `run_dir` holds already.
         tensorboard: where to log for TensorBoard; None for nowhere.
+        callbacks: the user's own. An epoch is in the run's files before they see its end.
+        origin: a run or a .keras file of the same network, whose weights to start with.
 
     Raises:
-        OSError: data that cannot be had, a folder that holds a run or is in use, a full disk.
+        OSError: data that cannot be had, a folder that holds a run or is in use, a full disk, an
+            origin of another network.
         FloatingPointError: the loss is not finite any more.
     """
     require_start()
@@ -60,6 +66,8 @@ def train(
     _refuse_group(run_dir)
     if existing == "refuse":
         _refuse_existing(run_dir)
+    found = origins.find(origin, run_dir=run_dir) if origin else None
+    weights = origins.read(found, config=config) if found else None
     dataset = DATASETS[config.dataset]
     folder = prepare(dataset, data_dir=data_dir)
     examples = read_split(folder, split="train", dataset=dataset)
@@ -70,12 +78,18 @@ def train(
         clear(run_dir)
         # Before config.json: from then on, a run without this folder is one that has ended.
         run_dir.checkpoint.mkdir()
-        record = RunRecord(
-            config, package_versions(), device(), choices, data_dir=folder.absolute().parents[1]
-        )
+        data_dir = folder.absolute().parents[1]
+        record = RunRecord(config, package_versions(), device(), choices, data_dir, found)
         run_dir.write_record(record)
         with out_of_memory_in_words(config):
-            return fit(config, run_dir, examples=examples, start=None, tensorboard=tensorboard)
+            return fit(
+                config,
+                run_dir,
+                examples=examples,
+                start=weights,
+                tensorboard=tensorboard,
+                callbacks=callbacks,
+            )
 
 
 def require_start() -> None:
@@ -150,6 +164,7 @@ def resume(
     record: RunRecord | None = None,
     data_dir: Path | None = None,
     tensorboard: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
     """Goes on with a run that was interrupted, to the end that it would have had, bit by bit.
 
@@ -158,6 +173,7 @@ def resume(
         record: what the run's config.json holds, where the caller has read it already.
         data_dir: as `train`'s; None for where this run had them, if that folder is still there.
         tensorboard: as `train`'s.
+        callbacks: as `train`'s. What they know of the epochs before is theirs to keep.
 
     Raises:
         OSError: no run here, one that has ended, one of another version, or one in use; or as
@@ -173,16 +189,26 @@ def resume(
         refuse_other_versions(run_dir.path, record.versions)
         warn_of_another_machine(run_dir.path, record)
         remove_unfinished(run_dir.checkpoint)
-        start = checkpoint.load_newest(run_dir.checkpoint)
+        start: Start = checkpoint.load_newest(run_dir.checkpoint)
+        if record.origin and not start:
+            start = origins.read_again(record.origin, config=config)
         dataset, data_dir = DATASETS[config.dataset], record.find_data(data_dir)
         examples = load(dataset, split="train", data_dir=data_dir)
         with out_of_memory_in_words(config):
-            return fit(config, run_dir, examples=examples, start=start, tensorboard=tensorboard)
+            return fit(
+                config,
+                run_dir,
+                examples=examples,
+                start=start,
+                tensorboard=tensorboard,
+                callbacks=callbacks,
+            )
 
 
 def _refuse_finished(run_dir: RunDir) -> None:
     if not run_dir.checkpoint.is_dir():
         raise FileExistsError(
             f"{run_dir.path}: this run has ended; there is nothing to resume. "
+            "To train its model further, start another run with --from this folder. "
             "To train anew, name another --run-dir."
         )

@@ -1,0 +1,72 @@
+"""A run's metrics.json -> Metrics, each value checked: the file may come from anywhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_cifar.cifar10 import CLASS_NAMES, NUM_CLASSES
+from keras_cifar.measure.metrics import Calibration, CalibrationBin, Metrics, class_metrics
+
+_MOST = 10**9  # of anything that is counted
+_SPLITS = ("test", "validation", "train")
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Reads a run's metrics.json; what follows from its confusion matrix is computed from that.
+
+    Raises:
+        OSError: it is missing, or not what `evaluate` writes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no metrics here. keras-cifar evaluate writes them.")
+    try:
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise OSError(f"{path}: not the metrics of a run ({error}).") from error
+
+
+def _parse(document: dict[str, Any]) -> Metrics:
+    if document["split"] not in _SPLITS:
+        raise ValueError("split is none of " + ", ".join(_SPLITS))
+    confusion = _confusion(document["confusion_matrix"])
+    examples = int(confusion.sum())
+    calibration = document["calibration"]
+    return Metrics(
+        split=document["split"],
+        views=int(_number(document, "views", highest=_MOST)),
+        views_share=_number(document, "views_share"),
+        examples=examples,
+        loss=_number(document, "loss", highest=_MOST),
+        accuracy=float(np.trace(confusion) / examples),
+        per_class={name: class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
+        confusion_matrix=confusion.tolist(),
+        calibration=Calibration(
+            _number(calibration, "expected_calibration_error"),
+            [_bin(one) for one in calibration["bins"]],
+        ),
+    )
+
+
+def _confusion(rows: object) -> npt.NDArray[np.int64]:
+    confusion = np.array(rows)
+    if confusion.shape != (NUM_CLASSES, NUM_CLASSES) or confusion.dtype != np.int64:
+        raise ValueError("confusion_matrix is not 10 rows of 10 whole numbers")
+    if confusion.min() < 0 or not 0 < confusion.max() < _MOST:
+        raise ValueError("confusion_matrix holds no numbers of images")
+    return confusion
+
+
+def _bin(document: dict[str, Any]) -> CalibrationBin:
+    shares = {name: _number(document, name) for name in ("lower", "upper", "confidence")}
+    examples = int(_number(document, "examples", highest=_MOST))
+    return CalibrationBin(examples=examples, accuracy=_number(document, "accuracy"), **shares)
+
+
+def _number(document: dict[str, Any], name: str, *, highest: float = 1.0) -> float:
+    value = document[name]
+    if not isinstance(value, int | float) or not 0 <= value <= highest:
+        raise ValueError(f"{name} is no number from 0 to {highest:g}")
+    return float(value)

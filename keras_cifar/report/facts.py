@@ -1,0 +1,136 @@
+"""A run folder -> all that a report can tell of it; a part that is not to be had says why."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_cifar.cifar10 import DATASETS
+from keras_cifar.data.examples import Examples
+from keras_cifar.data.prepare import load
+from keras_cifar.history import History, read_history
+from keras_cifar.measure.metrics import Metrics, measure
+from keras_cifar.measure.metrics_file import read_metrics
+from keras_cifar.measure.predictions import Predictions, training_parts
+from keras_cifar.model.load import load_model
+from keras_cifar.model.logits import predict_logits
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.run_dir import RunDir, RunRecord
+
+_BATCH_SIZE = 500  # bounds the memory, not the outcome
+
+
+class Absent(NamedTuple):
+    """What stands in the place of a part that is not to be had: why not, in a sentence."""
+
+    reason: str
+
+
+class RunFacts(NamedTuple):
+    """What is known of one run.
+
+    Attributes:
+        run: its folder.
+        record: its settings and versions.
+        history: its curves.
+        model: the chosen one.
+        test: what the model answers to the test images.
+        metrics: of the test images, by `test` or else as metrics.json has them.
+        validation: what the model answers to the validation images.
+        training: the training examples, not augmented.
+    """
+
+    run: RunDir
+    record: RunRecord
+    history: History | Absent
+    model: keras.Model | Absent
+    test: Predictions | Absent
+    metrics: Metrics | Absent
+    validation: Predictions | Absent
+    training: Examples | Absent
+
+    @property
+    def settings(self) -> TrainConfig:
+        """The run's settings."""
+        return self.record.settings
+
+
+def gather(run: RunDir, *, data_dir: Path | None) -> RunFacts:
+    """Reads a run and asks its model for the test and the validation images.
+
+    Raises:
+        OSError: this is no run, or the data cannot be had.
+    """
+    record = run.read_record()
+    data_dir = record.find_data(data_dir)
+    facts = gather_test(run, data_dir=data_dir)
+    if isinstance(facts.model, Absent):
+        return facts
+    training, validation = training_parts(record.settings, data_dir=data_dir)
+    if not len(validation.labels):
+        return facts._replace(training=training)
+    logits = predict_logits(facts.model, validation.images, batch_size=_BATCH_SIZE)
+    return facts._replace(training=training, validation=Predictions(validation, logits))
+
+
+def gather_test(run: RunDir, *, data_dir: Path | None) -> RunFacts:
+    """Does as `gather` without the training images, of which a comparison has no need."""
+    record = run.read_record()
+    model = _model(run)
+    test: Predictions | Absent = Absent("The run has no model that could answer.")
+    if not isinstance(model, Absent):
+        examples = load(
+            DATASETS[record.settings.dataset], split="test", data_dir=record.find_data(data_dir)
+        )
+        try:
+            logits = predict_logits(model, examples.images, batch_size=_BATCH_SIZE)
+            test = Predictions(examples, logits)
+        except FloatingPointError as error:
+            model = test = Absent(str(error))
+    without_validation = (
+        "This run trained on all images: there are no validation images to look at."
+        if record.settings.validation_fraction == 0
+        else "The run has no model that could answer."
+    )
+    return RunFacts(
+        run,
+        record,
+        _history(run),
+        model,
+        test,
+        _metrics(run, test=test),
+        Absent(without_validation),
+        Absent("The run has no model: its images are of no use."),
+    )
+
+
+def _history(run: RunDir) -> History | Absent:
+    try:
+        return read_history(run.history)
+    except OSError as error:
+        return Absent(str(error))
+
+
+def _model(run: RunDir) -> keras.Model | Absent:
+    try:
+        return load_model(run.require_model())
+    except OSError as error:
+        return Absent(str(error))
+
+
+def _metrics(run: RunDir, *, test: Predictions | Absent) -> Metrics | Absent:
+    if not isinstance(test, Absent):
+        return measure(test.logits, labels=test.examples.labels, split="test")
+    with suppress(OSError):
+        metrics = read_metrics(run.metrics)
+        if metrics.split == "test":
+            return metrics
+    return Absent(f"{test.reason} Nor has it a metrics.json of the test images.")
+
+
+def correct(predictions: Predictions) -> npt.NDArray[np.bool_]:
+    """Returns which images the model is right about, bool (n,)."""
+    return np.asarray(predictions.logits.argmax(axis=1) == predictions.examples.labels)

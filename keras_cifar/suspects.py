@@ -1,0 +1,197 @@
+"""Finds images whose label is probably wrong, by what models say that have not learned it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
+from keras_cifar.data.examples import Examples
+from keras_cifar.data.prepare import load
+from keras_cifar.data.split import split_stratified
+from keras_cifar.files import replacing
+from keras_cifar.measure.metrics import Split
+from keras_cifar.measure.predictions import predict_split
+from keras_cifar.model.logits import log_softmax
+from keras_cifar.run_dir import RunDir, runs_at
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label is in doubt.
+
+    Attributes:
+        number: of the image in its split, from 0, in the order of `keras_cifar.data`.
+        label: name of its class, as given.
+        label_probability: of that class.
+        suggestion: name of the most probable class, another one.
+        suggestion_probability: of that class.
+        quality: cleanlab's score, the lower the more suspect: half of 1 more than the difference
+            between the two probabilities.
+    """
+
+    number: int
+    label: str
+    label_probability: float
+    suggestion: str
+    suggestion_probability: float
+    quality: float
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What was found; `dataclasses.asdict` of it is suspects.json.
+
+    Attributes:
+        split: of the images; of several runs, "train" means those that some run validated with.
+        runs: how many answered.
+        views: of an image, of which the logits are the mean.
+        views_share: of the images, the least certain by one view, that got as many.
+        examples: images that were looked at.
+        estimate: how many of them cleanlab takes for wrong.
+        suspects: the most suspect first.
+    """
+
+    split: Split
+    runs: int
+    views: int
+    views_share: float
+    examples: int
+    estimate: int
+    suspects: list[Suspect]
+
+
+def find_suspects(
+    run_dir: RunDir,
+    *,
+    split: Split,
+    data_dir: Path | None,
+    top: int = 20,
+    views: int = 1,
+    views_share: float = 1.0,
+) -> Suspects:
+    """Finds the images whose label a run, or the runs of a group, doubt most.
+
+    Args:
+        run_dir: of a run, or of a group, which answers by the mean of its runs' probabilities.
+        split: "test", or "validation" for a run, or "train" for a group.
+        data_dir: where TFDS data sets are, as `predict_split` takes it.
+        top: how many at most; only images that are taken for another class.
+        views: of an image, as `predict_split` takes them.
+        views_share: of the images, that get as many.
+
+    Returns:
+        What suspects.json holds.
+
+    Raises:
+        ValueError: models have learned the labels of that split; or as `predict_split` does.
+        OSError: as `predict_split` does.
+    """
+    run_dirs = runs_at(run_dir.path)
+    _check(split, runs=len(run_dirs))
+    part: Split = "validation" if split == "train" else split
+    answers = [
+        predict_split(each, split=part, data_dir=data_dir, views=views, views_share=views_share)
+        for each in run_dirs
+    ]
+    probabilities = [np.exp(log_softmax(logits)) for _, logits in answers]
+    if split == "train":
+        numbers, labels, mean = _merged(run_dirs, probabilities, data_dir=data_dir)
+    else:
+        labels, mean = answers[0].examples.labels, np.mean(probabilities, axis=0)
+        numbers = np.arange(len(labels))
+    suspects, estimate = _most_suspect(labels, mean, numbers=numbers, top=top)
+    found = Suspects(split, len(run_dirs), views, views_share, len(labels), estimate, suspects)
+    with replacing(run_dir.suspects) as path:
+        path.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    return found
+
+
+def _check(split: Split, *, runs: int) -> None:
+    if split == "train" and runs < 2:
+        raise ValueError(
+            "split: got 'train', whose labels this run has learned, so that it doubts none of "
+            "them. Expected test or validation, or a group of runs with different seeds."
+        )
+    if split == "validation" and runs > 1:
+        raise ValueError(
+            "split: got 'validation', which is another part of the training images in each run "
+            "of a group. Expected test, or train for all of these parts."
+        )
+
+
+def _merged(
+    run_dirs: Sequence[RunDir],
+    probabilities: Sequence[npt.NDArray[np.float64]],
+    *,
+    data_dir: Path | None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Returns numbers, labels and mean probabilities of the images that some run validated with."""
+    record = run_dirs[0].read_record()
+    dataset = DATASETS[record.settings.dataset]
+    labels = load(dataset, split="train", data_dir=record.find_data(data_dir)).labels
+    total, times = np.zeros((len(labels), len(CLASS_NAMES))), np.zeros(len(labels), dtype=int)
+    for run_dir, of_run in zip(run_dirs, probabilities, strict=True):
+        settings = run_dir.read_record().settings
+        # Numbers in place of the images, so that the split tells which they are.
+        numbered = Examples(np.arange(len(labels)), labels)  # type: ignore[arg-type]
+        _, validation = split_stratified(
+            numbered, validation_fraction=settings.validation_fraction, seed=settings.seed
+        )
+        positions = validation.images
+        total[positions] += of_run
+        times[positions] += 1
+    numbers = np.flatnonzero(times)
+    return numbers, labels[numbers], total[numbers] / times[numbers, None]
+
+
+def _most_suspect(
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    *,
+    numbers: npt.NDArray[np.int64],
+    top: int,
+) -> tuple[list[Suspect], int]:
+    """Ranks by cleanlab's score; the second result is how many labels it takes for wrong."""
+    # Here, since only an extra brings it.
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    quality = get_label_quality_scores(labels, probabilities, method="normalized_margin")
+    estimate = int(find_label_issues(labels, probabilities, n_jobs=1).sum())
+    suggested = probabilities.argmax(axis=1)
+    order = np.argsort(quality, kind="stable")
+    order = order[suggested[order] != labels[order]][:top]
+    suspects = [
+        Suspect(
+            number=int(numbers[position]),
+            label=CLASS_NAMES[labels[position]],
+            label_probability=float(probabilities[position, labels[position]]),
+            suggestion=CLASS_NAMES[suggested[position]],
+            suggestion_probability=float(probabilities[position].max()),
+            quality=float(quality[position]),
+        )
+        for position in order
+    ]
+    return suspects, estimate
+
+
+def format_table(found: Suspects) -> str:
+    """Returns what a person reads: a line a suspect."""
+    by = f", by {found.runs} runs" if found.runs > 1 else ""
+    return "\n".join(
+        [
+            f"{found.split}: {found.examples:,} images{by}; "
+            f"cleanlab takes about {found.estimate:,} labels for wrong",
+            "",
+            f"{'image':>6}  {'label':<20}{'suggestion':<20}{'quality':>8}",
+            *(
+                f"{of.number:>6}  {of.label:<12}{of.label_probability:6.1%}  "
+                f"{of.suggestion:<12}{of.suggestion_probability:6.1%}  {of.quality:>8.4f}"
+                for of in found.suspects
+            ),
+        ]
+    )
