@@ -4,8 +4,10 @@ import dataclasses
 import html
 import json
 import re
+import shlex
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,11 +24,12 @@ from keras_cifar.measure.intervals import wilson
 from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions
+from keras_cifar.recipes import TrainConfig
 from keras_cifar.report import charts, report, words
 from keras_cifar.report.curves import Run, curve_charts
-from keras_cifar.report.findings import robustness_of, suspects_of
-from keras_cifar.report.run_page import measured_with_views
-from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup
+from keras_cifar.report.findings import robustness_of, suspects_of, suspects_of_group
+from keras_cifar.report.run_page import commands, measured_with_views
+from keras_cifar.run_dir import GroupRecord, Origin, RunDir, RunGroup, RunRecord
 
 HOSTILE = "<script>document.title='taken'</script>"
 
@@ -240,6 +243,20 @@ def test_letters_at_the_ends_of_lines_keep_their_distance():
     assert min(np.diff(ends)) >= 14
 
 
+# Commands
+
+
+def test_the_commands_name_what_differs_from_the_recipe_and_where_the_weights_came_from():
+    record = RunRecord(TrainConfig.of("fast94", precision="float32", accelerate=False), {}, "", {})
+    train, *_ = commands(record)
+    told = "--recipe fast94 --optimizer muon --seed 0 --precision float32 --no-accelerate"
+    assert train == f"keras-cifar train {told}"
+    train, *_ = commands(record._replace(origin=Origin(Path("/a b/model.keras"), "")))
+    assert train == f"keras-cifar train {told} --from '/a b/model.keras'"
+    arguments = shlex.split(train)[2:]
+    main.commands["train"].make_context("train", arguments)
+
+
 # In a browser
 
 
@@ -286,7 +303,7 @@ def test_what_a_run_folder_says_stays_text(browser, run, tmp_path):
     document |= {
         "device": HOSTILE * 1000,
         "versions": {HOSTILE: [HOSTILE], "keras": f"\"'>{HOSTILE}"},
-        "choices": f"no table {HOSTILE}",
+        "choices": {HOSTILE: HOSTILE},
     }
     folder.config.write_text(json.dumps(document))
     folder.history.write_text(f"{HOSTILE}\n")
@@ -324,11 +341,11 @@ def test_without_model_and_history_the_page_has_what_metrics_json_says(run, tmp_
     metrics = read_metrics(run.metrics)
     assert f"right about {round(metrics.accuracy * 500)} of 500 test images" in text
     assert "history.csv: no history here" in text
-    assert "The run has no model that could answer." in text
+    assert "model.keras: not a Keras model" in text
     assert path.read_text().count("Left out") == 8
     folder.metrics.write_text("{}")
     text = text_of(report([folder], path=folder.report))
-    assert "The run has no model that could answer. Nor has it a metrics.json" in text
+    assert "Nor is there a metrics.json of the test images." in text
 
 
 @pytest.mark.parametrize(
@@ -413,6 +430,18 @@ def test_suspects_that_evaluate_did_not_write_are_left_out(tmp_path, change):
     document = suspects_document(examples.labels, **change)
     facts.run.suspects.write_text(json.dumps(document))
     assert "suspects.json: not what evaluate --suspect-labels" in suspects_of(facts).reason
+
+
+def test_the_suspects_of_a_group_are_those_in_its_folder(group):
+    runs = [SimpleNamespace(run=run, record=run.read_record()) for run in group.seeds]
+    examples = load(SAMPLE, split="train", data_dir=None)
+    document = suspects_document(examples.labels) | {"split": "train"}
+    RunDir(group.path).suspects.write_text(json.dumps(document))
+    found = suspects_of_group(runs, data_dir=None)
+    assert [picture.label for picture in found.pictures] == [CLASS_NAMES[examples.labels[2]]]
+    other = SimpleNamespace(run=group.other, record=group.other.read_record())
+    reason = suspects_of_group([*runs, other], data_dir=None).reason
+    assert reason == "They are looked for in one run, or in a group of runs."
 
 
 # Several runs

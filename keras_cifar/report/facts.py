@@ -29,6 +29,9 @@ class Absent(NamedTuple):
     reason: str
 
 
+_NO_MODEL = Absent("The run has no model that could answer.")
+
+
 class RunFacts(NamedTuple):
     """What is known of one run.
 
@@ -80,44 +83,35 @@ def gather_test(run: RunDir, *, data_dir: Path | None) -> RunFacts:
     """Does as `gather` without the training images, of which a comparison has no need."""
     record = run.read_record()
     model = _model(run)
-    test: Predictions | Absent = Absent("The run has no model that could answer.")
-    if not isinstance(model, Absent):
-        examples = load(
-            DATASETS[record.settings.dataset], split="test", data_dir=record.find_data(data_dir)
+    test = _test(model, record=record, data_dir=data_dir)
+    if isinstance(test, Absent):
+        model = test
+    no_validation = _NO_MODEL
+    if record.settings.validation_fraction == 0:
+        no_validation = Absent(
+            "This run trained on all images: there are no validation images to look at."
         )
-        try:
-            logits = predict_logits(model, examples.images, batch_size=_BATCH_SIZE)
-            test = Predictions(examples, logits)
-        except FloatingPointError as error:
-            model = test = Absent(str(error))
-    without_validation = (
-        "This run trained on all images: there are no validation images to look at."
-        if record.settings.validation_fraction == 0
-        else "The run has no model that could answer."
-    )
-    return RunFacts(
-        run,
-        record,
-        _history(run),
-        model,
-        test,
-        _metrics(run, test=test),
-        Absent(without_validation),
-        Absent("The run has no model: its images are of no use."),
-    )
-
-
-def _history(run: RunDir) -> History | Absent:
-    try:
-        return read_history(run.history)
-    except OSError as error:
-        return Absent(str(error))
+    metrics = _metrics(run, test=test)
+    return RunFacts(run, record, _history(run), model, test, metrics, no_validation, _NO_MODEL)
 
 
 def _model(run: RunDir) -> keras.Model | Absent:
     try:
         return load_model(run.require_model())
     except OSError as error:
+        return Absent(str(error))
+
+
+def _test(
+    model: keras.Model | Absent, *, record: RunRecord, data_dir: Path | None
+) -> Predictions | Absent:
+    if isinstance(model, Absent):
+        return model
+    dataset = DATASETS[record.settings.dataset]
+    examples = load(dataset, split="test", data_dir=record.find_data(data_dir))
+    try:
+        return Predictions(examples, predict_logits(model, examples.images, batch_size=_BATCH_SIZE))
+    except FloatingPointError as error:  # the training had diverged
         return Absent(str(error))
 
 
@@ -128,7 +122,14 @@ def _metrics(run: RunDir, *, test: Predictions | Absent) -> Metrics | Absent:
         metrics = read_metrics(run.metrics)
         if metrics.split == "test":
             return metrics
-    return Absent(f"{test.reason} Nor has it a metrics.json of the test images.")
+    return Absent(f"{test.reason} Nor is there a metrics.json of the test images.")
+
+
+def _history(run: RunDir) -> History | Absent:
+    try:
+        return read_history(run.history)
+    except OSError as error:
+        return Absent(str(error))
 
 
 def correct(predictions: Predictions) -> npt.NDArray[np.bool_]:

@@ -4,15 +4,18 @@ Both come with a run, which may be anybody's: each value is checked.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from keras_cifar.cifar10 import CLASS_NAMES
+from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
+from keras_cifar.data.examples import Examples
+from keras_cifar.data.prepare import load
 from keras_cifar.measure.predictions import Predictions
 from keras_cifar.report import charts
 from keras_cifar.report.facts import Absent, RunFacts
 from keras_cifar.report.images import Picture, data_uri
+from keras_cifar.run_dir import RunDir, is_group
 
 _SUSPECTS = 20
 _SEVERITIES = 5
@@ -65,16 +68,44 @@ def robustness_of(facts: RunFacts) -> Robustness | Absent:
 
 
 def suspects_of(facts: RunFacts) -> Suspects | Absent:
-    """Returns what suspects.json says, with its images, or why it says nothing."""
+    """Returns what a run's suspects.json says, with its images, or why it says nothing."""
     answers = {"test": facts.test, "validation": facts.validation}
 
-    def parse(document: dict[str, Any]) -> Suspects:
-        predictions = answers.get(document["split"])
-        if not isinstance(predictions, Predictions):
-            raise ValueError(f"its images, {document['split']}, are not at hand")
-        return _suspects(document, predictions)
+    def examples_of(split: str) -> Examples | None:
+        found = answers.get(split)
+        return found.examples if isinstance(found, Predictions) else None
 
-    return _read(facts.run.suspects, parse, option="--suspect-labels")
+    return _suspects_at(facts.run, examples_of)
+
+
+def suspects_of_group(runs: Sequence[RunFacts], *, data_dir: Path | None) -> Suspects | Absent:
+    """Does as `suspects_of` for runs that are those of a group, which has a suspects.json too.
+
+    Raises:
+        OSError: the data cannot be had.
+    """
+    folder = runs[0].run.path.parent
+    if not is_group(folder) or any(one.run.path.parent != folder for one in runs):
+        return Absent("They are looked for in one run, or in a group of runs.")
+    record = runs[0].record
+
+    def examples_of(split: str) -> Examples | None:
+        if split not in ("test", "train"):
+            return None
+        dataset, place = DATASETS[record.settings.dataset], record.find_data(data_dir)
+        return load(dataset, split="train" if split == "train" else "test", data_dir=place)
+
+    return _suspects_at(RunDir(folder), examples_of)
+
+
+def _suspects_at(run: RunDir, examples_of: Callable[[str], Examples | None]) -> Suspects | Absent:
+    def parse(document: dict[str, Any]) -> Suspects:
+        examples = examples_of(document["split"])
+        if examples is None:
+            raise ValueError(f"its images, {document['split']}, are not at hand")
+        return _suspects(document, examples)
+
+    return _read(run.suspects, parse, option="--suspect-labels")
 
 
 def _read(path: Path, parse: Callable[[dict[str, Any]], _Found], *, option: str) -> _Found | Absent:
@@ -105,18 +136,17 @@ def _robustness(document: dict[str, Any]) -> Robustness:
     )
 
 
-def _suspects(document: dict[str, Any], predictions: Predictions) -> Suspects:
+def _suspects(document: dict[str, Any], examples: Examples) -> Suspects:
     return Suspects(
         str(document["split"]),
         _count(document["examples"]),
         _count(document["estimate"]),
-        [_suspect(one, predictions) for one in document["suspects"][:_SUSPECTS]],
+        [_suspect(one, examples) for one in document["suspects"][:_SUSPECTS]],
     )
 
 
-def _suspect(document: dict[str, Any], predictions: Predictions) -> Picture:
+def _suspect(document: dict[str, Any], examples: Examples) -> Picture:
     number, label, suggestion = (document[key] for key in ("number", "label", "suggestion"))
-    examples = predictions.examples
     if not 0 <= _count(number) < len(examples.labels):
         raise ValueError(f"there is no image {number}")
     if label != CLASS_NAMES[examples.labels[number]] or suggestion not in CLASS_NAMES:

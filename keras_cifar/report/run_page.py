@@ -23,6 +23,7 @@ from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.facts import Absent, RunFacts
 from keras_cifar.report.findings import robustness_of, suspects_of
 from keras_cifar.report.tables import class_rows, epoch_rows, matrix
+from keras_cifar.run_dir import RunRecord
 
 _CONFUSIONS = 8
 _MOST_EPOCHS = 1000  # of which a sheet is made: config.json may claim any number
@@ -46,8 +47,6 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
         "name": facts.run.path.resolve().name,
         "facts": facts,
         "settings": asdict(facts.settings),
-        "versions": _texts(facts.record.versions),
-        "choices": _texts(facts.record.choices),
         "metrics": metrics,
         "with_views": measured_with_views(facts),
         "interval": _given(metrics, words.accuracy_interval),
@@ -67,7 +66,7 @@ def page_of(facts: RunFacts) -> dict[str, Any]:
         "suspects": suspects_of(facts),
         "augmented": _given(facts.training, lambda training: _augmented(facts, training)),
         "validation": _given(facts.validation, _first_ones),
-        "commands": commands(facts.settings),
+        "commands": commands(facts.record),
     }
 
 
@@ -95,11 +94,6 @@ def _or_absent(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return Absent(f"Not for this network: {error}")
 
     return tried
-
-
-def _texts(values: object) -> dict[str, str]:
-    """Returns what config.json holds of names and texts; the file may hold anything."""
-    return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
 
 
 def calibrations(metrics: Metrics, facts: RunFacts) -> Calibrations:
@@ -166,14 +160,17 @@ def _first_ones(validation: Predictions) -> list[images.Picture]:
     return images.pictures(validation, range(min(images.SHOWN, len(validation.logits))))
 
 
-def commands(settings: TrainConfig) -> list[str]:
+def commands(record: RunRecord) -> list[str]:
     """Returns the commands that make a run and its report again."""
+    settings = record.settings
     usual = TrainConfig.of(settings.recipe, settings.optimizer)
     told = [
         _option(name, value)
         for name, value in asdict(settings).items()
         if name in _ALWAYS_TOLD or value != getattr(usual, name)
     ]
+    if record.origin:
+        told.append(f"--from {shlex.quote(str(record.origin.path))}")
     return [f"keras-cifar train {' '.join(told)}", "keras-cifar evaluate", "keras-cifar report"]
 
 

@@ -14,6 +14,7 @@ from keras_cifar.recipes import TrainConfig
 from keras_cifar.report.charts import Chart
 from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.facts import Absent, RunFacts, correct, gather_test
+from keras_cifar.report.findings import suspects_of_group
 from keras_cifar.report.run_page import Time, commands
 from keras_cifar.run_dir import RunDir
 
@@ -74,6 +75,7 @@ def page_of_runs(runs: Sequence[RunDir], *, data_dir: Path | None) -> dict[str, 
         "circumstances": _circumstances(facts),
         "unmeasured": [f.test for f in facts if isinstance(f.test, Absent)],
         "curves": _curves(rows),
+        "suspects": suspects_of_group(facts, data_dir=data_dir),
         "tested": _tested(rows),
         "differences": _differences(rows),
         "commands": [_command(row) for row in rows],
@@ -82,7 +84,7 @@ def page_of_runs(runs: Sequence[RunDir], *, data_dir: Path | None) -> dict[str, 
 
 def _command(row: Row) -> str:
     """Returns the command that trains all runs of a row again."""
-    command = commands(row.settings)[0]
+    command = commands(row.runs[0].record)[0]
     seeds = ",".join(str(run.settings.seed) for run in row.runs)
     if len(row.runs) == 1:
         return command
