@@ -20,7 +20,8 @@ from keras_cifar.data.tfds_folder import write_folder
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup
+from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_record import GroupRecord
 from keras_cifar.suspects import Suspect, Suspects, find_suspects, format_table
 
 

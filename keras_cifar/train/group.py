@@ -13,7 +13,8 @@ from keras_cifar.machine import package_versions
 from keras_cifar.model.session import own_session
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup, RunRecord, check_seeds
+from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_record import GroupRecord, RunRecord, check_seeds
 from keras_cifar.train.conditions import (
     device,
     refuse_other_versions,
