@@ -119,16 +119,7 @@ def evaluate_group(group: RunGroup, **options: Any) -> GroupMetrics:
     Raises:
         OSError: no run has ended; or as `evaluate`.
     """
-    record = group.read_record()
-    ended = [seed for seed in record.seeds if group.run(seed).has_ended]
-    left_out = ", ".join(str(seed) for seed in record.seeds if seed not in ended)
-    if not ended:
-        raise FileNotFoundError(
-            f"{group.path}: no run has ended. Go on with them: "
-            f"keras-cifar train --resume --run-dir {group.path}"
-        )
-    if left_out:
-        click.echo(f"{group.path}: left out, since not ended: seed {left_out}", err=True)
+    ended = group.require_ended()
     for seed in ended:
         group.run(seed).require_model()
     runs = {}

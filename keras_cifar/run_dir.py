@@ -1,87 +1,17 @@
-"""A run on disk, and a group of runs: the names of their files, and their settings."""
+"""A run on disk, and a group of runs: the names of their files."""
 
-import dataclasses
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from keras_cifar.files import make_folder, replacing, require_writable
-from keras_cifar.recipes import TrainConfig
-from keras_cifar.recipes.config import MAX_SEED
+import click
+
+from keras_cifar.files import make_folder, require_writable
+from keras_cifar.run_record import GroupRecord, RunRecord, read_record, write_record
 
 RUNS = Path("runs")
-MAX_SEEDS = 1000
 _GROUP = "seeds.json"
-# What reading the JSON of something else comes to.
-_OTHER_CONTENT = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-
-
-class Origin(NamedTuple):
-    """The model whose weights a run starts from.
-
-    Attributes:
-        path: of the .keras file, absolute.
-        sha256: of its content.
-    """
-
-    path: Path
-    sha256: str
-
-
-class RunRecord(NamedTuple):
-    """What config.json holds of a run.
-
-    Attributes:
-        settings: without "auto".
-        versions: of Python and the packages that computed, by name.
-        device: that it was started on.
-        choices: what was chosen for that device and why, by name: "precision", "oneDNN", and on
-            a GPU "XLA".
-        data_dir: where TFDS kept its data set; None of a run of an older version.
-        origin: None of a run that starts from random weights.
-    """
-
-    settings: TrainConfig
-    versions: dict[str, str]
-    device: str
-    choices: dict[str, str]
-    data_dir: Path | None = None
-    origin: Origin | None = None
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "RunRecord":
-        """Returns what `as_json` was made of; raises ValueError and the like for anything else."""
-        origin = document.get("origin")
-        versions, choices = (
-            {name: str(value) for name, value in document.get(part, {}).items()}
-            for part in ("versions", "choices")
-        )
-        return cls(
-            TrainConfig(**document["settings"]),
-            versions,
-            document.get("device", "an unknown device"),
-            choices,
-            document.get("data_dir") and Path(document["data_dir"]),
-            origin and Origin(Path(origin["path"]), str(origin["sha256"])),
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the document that config.json is."""
-        return {
-            **self._asdict(),
-            "settings": dataclasses.asdict(self.settings),
-            "data_dir": self.data_dir and str(self.data_dir),
-            "origin": self.origin and {**self.origin._asdict(), "path": str(self.origin.path)},
-        }
-
-    def find_data(self, told: Path | None) -> Path | None:
-        """Returns the data folder to use: as told, or else the run's own if it is still there."""
-        if told is None and self.data_dir and self.data_dir.is_dir():
-            return self.data_dir
-        return told
 
 
 class RunDir:
@@ -128,15 +58,11 @@ class RunDir:
                 f"{self.path}: no run here; expected {self.config.name} in it. "
                 f"Train one: keras-cifar train --run-dir {self.path}"
             )
-        try:
-            return RunRecord.from_json(json.loads(self.config.read_text()))
-        except _OTHER_CONTENT as error:
-            raise OSError(f"{self.config}: not the config.json of a run ({error}).") from error
+        return read_record(self.config, of="run", from_json=RunRecord.from_json)
 
     def write_record(self, record: RunRecord) -> None:
         """Writes config.json."""
-        with replacing(self.config) as path:
-            path.write_text(json.dumps(record.as_json(), indent=2) + "\n")
+        write_record(self.config, record)
 
     def _refuse_group(self) -> None:
         if is_group(self.path):
@@ -156,22 +82,6 @@ class RunDir:
         return self.model
 
 
-class GroupRecord(NamedTuple):
-    """What seeds.json holds of a group.
-
-    Attributes:
-        seeds: in the order in which they are trained.
-        common: what config.json is to hold of each run, but for the seed: its is the first one's.
-    """
-
-    seeds: tuple[int, ...]
-    common: RunRecord
-
-    def settings(self, seed: int) -> TrainConfig:
-        """Returns the settings of the run of a seed."""
-        return dataclasses.replace(self.common.settings, seed=seed)
-
-
 class RunGroup:
     """A folder of runs that differ by their seeds alone, and the names in it."""
 
@@ -180,6 +90,7 @@ class RunGroup:
         # The settings that all have in common, and the seeds.
         self.config = path / _GROUP
         self.plot = path / "history.png"  # the curves of all runs
+        self.suspects = path / "suspects.json"  # what `evaluate --suspect-labels` found by all runs
         self.report = path / "report.html"  # the page that `report` writes of all runs
         self.model_card = path / "model_card.md"  # the same in Markdown
 
@@ -190,6 +101,23 @@ class RunGroup:
     def runs(self) -> list[RunDir]:
         """Returns the run of each seed, whether it is there or not, in the order of training."""
         return [self.run(seed) for seed in self.read_record().seeds]
+
+    def require_ended(self) -> list[int]:
+        """Returns the seeds of the runs that have ended, and says on stderr which have not.
+
+        Raises:
+            OSError: none has ended, or as `read_record`.
+        """
+        seeds = self.read_record().seeds
+        ended = [seed for seed in seeds if self.run(seed).has_ended]
+        if not ended:
+            raise FileNotFoundError(
+                f"{self.path}: no run has ended. Go on with them: "
+                f"keras-cifar train --resume --run-dir {self.path}"
+            )
+        if left_out := ", ".join(str(seed) for seed in seeds if seed not in ended):
+            click.echo(f"{self.path}: left out, since not ended: seed {left_out}", err=True)
+        return ended
 
     @property
     def is_unfinished(self) -> bool:
@@ -207,32 +135,11 @@ class RunGroup:
                 f"{self.path}: no group of runs here; expected {_GROUP} in it. "
                 f"Train one: keras-cifar train --seeds 0-4 --run-dir {self.path}"
             )
-        try:
-            document = json.loads(self.config.read_text())
-            seeds = tuple(document["seeds"])
-            check_seeds(seeds)
-            document["settings"]["seed"] = seeds[0]
-            return GroupRecord(seeds, RunRecord.from_json(document))
-        except _OTHER_CONTENT as error:
-            raise OSError(f"{self.config}: not the {_GROUP} of a group ({error}).") from error
+        return read_record(self.config, of="group", from_json=GroupRecord.from_json)
 
     def write_record(self, record: GroupRecord) -> None:
         """Writes seeds.json."""
-        document = {"seeds": record.seeds, **record.common.as_json()}
-        del document["settings"]["seed"]
-        with replacing(self.config) as path:
-            path.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError for what cannot be the seeds of a group."""
-    if not 1 <= len(seeds) <= MAX_SEEDS:
-        raise ValueError(f"seeds: got {len(seeds):,} of them, expected 1 to {MAX_SEEDS:,}.")
-    for position, seed in enumerate(seeds):
-        if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-            raise ValueError(f"seeds: got {seed!r}, expected whole numbers from 0 to {MAX_SEED}.")
-        if seed in seeds[:position]:
-            raise ValueError(f"seeds: got {seed} twice, expected each once.")
+        write_record(self.config, record)
 
 
 def is_group(path: Path) -> bool:

@@ -16,7 +16,8 @@ from keras_cifar.files import replacing
 from keras_cifar.measure.metrics import Split
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
-from keras_cifar.run_dir import RunDir, runs_at
+from keras_cifar.model.session import own_session
+from keras_cifar.run_dir import RunDir, RunGroup, is_group
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,17 @@ def find_suspects(
         ValueError: models have learned the labels of that split; or as `predict_split` does.
         OSError: as `predict_split` does.
     """
-    run_dirs = runs_at(run_dir.path)
+    run_dirs = _runs(run_dir.path)
     _check(split, runs=len(run_dirs))
     part: Split = "validation" if split == "train" else split
-    answers = [
-        predict_split(each, split=part, data_dir=data_dir, views=views, views_share=views_share)
-        for each in run_dirs
-    ]
+    answers = []
+    for each in run_dirs:
+        with own_session():
+            answers.append(
+                predict_split(
+                    each, split=part, data_dir=data_dir, views=views, views_share=views_share
+                )
+            )
     probabilities = [np.exp(log_softmax(logits)) for _, logits in answers]
     if split == "train":
         numbers, labels, mean = _merged(run_dirs, probabilities, data_dir=data_dir)
@@ -108,6 +113,13 @@ def find_suspects(
     with replacing(run_dir.suspects) as path:
         path.write_text(json.dumps(asdict(found), indent=2) + "\n")
     return found
+
+
+def _runs(path: Path) -> list[RunDir]:
+    if not is_group(path):
+        return [RunDir(path)]
+    group = RunGroup(path)
+    return [group.run(seed) for seed in group.require_ended()]
 
 
 def _check(split: Split, *, runs: int) -> None:

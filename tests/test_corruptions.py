@@ -125,10 +125,10 @@ def test_each_class_gives_as_many_images_as_possible(sample):
 
 
 def test_figures_are_those_of_another_computation(run, capsys):
-    found = evaluate_corruptions(run, split="test", data_dir=None, corruption_images=30)
+    found = evaluate_corruptions(run, split="test", data_dir=None, corruption_images=10)
     test = load(SAMPLE, split="test", data_dir=None)
     model = load_model(run.model)
-    positions = chosen(test.labels, 30)
+    positions = chosen(test.labels, 10)
     right = np.array(
         [
             model.predict(
@@ -152,10 +152,10 @@ def test_figures_are_those_of_another_computation(run, capsys):
     assert len(cells) == 75
     assert found.mean_accuracy == pytest.approx(np.mean(cells))
     assert found.mean_corruption_error == pytest.approx(1 - np.mean(cells))
-    # All parts show the same 30 images: the error is larger than that of 75 times as many.
-    assert (0.25 / 30 / 75) ** 0.5 < found.mean_accuracy_error < (0.25 / 30) ** 0.5
+    # All parts show the same 10 images: the error is larger than that of 75 times as many.
+    assert (0.25 / 10 / 75) ** 0.5 < found.mean_accuracy_error < (0.25 / 10) ** 0.5
     assert json.loads(run.corruptions.read_text()) == asdict(found)
-    assert (found.examples, found.clean_examples, found.seed) == (30, 30, 0)
+    assert (found.examples, found.clean_examples, found.seed) == (10, 10, 0)
     assert set(found.versions) == {"NumPy", "SciPy", "Pillow", "matplotlib"}
     assert "15/15  jpeg_compression" in capsys.readouterr().err
 
@@ -242,7 +242,7 @@ def test_cifar10_c_of_tfds_is_used_and_named(run, cifar10_c, images, tmp_path, c
     # The run's images come with the package, so that CIFAR-10-C alone is looked for there.
     data_dir = damaged(cifar10_c, tmp_path, part="gaussian_noise_4")
     with pytest.raises(OSError, match=r"gaussian_noise_4.*: is damaged"):
-        evaluate_corruptions(run, split="test", data_dir=data_dir)
+        evaluate_corruptions(run, split="test", data_dir=data_dir, corruption_images=10)
     assert capsys.readouterr().err == "CIFAR-10-C\n"
     assert not run.corruptions.exists()
 

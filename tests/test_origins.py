@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import Origin
+from keras_cifar.run_record import Origin
 from keras_cifar.train import origins
 
 AS_THE_RUN = TrainConfig(dataset="sample")

@@ -25,6 +25,7 @@ LAYERS = (
     ("plot",),
     ("measure",),
     ("run_dir",),
+    ("run_record",),
     ("recipes",),
     ("accelerate", "optimize"),
     ("model",),

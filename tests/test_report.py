@@ -29,7 +29,8 @@ from keras_cifar.report import charts, report, words
 from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.findings import robustness_of, suspects_of, suspects_of_group
 from keras_cifar.report.run_page import commands, measured_with_views
-from keras_cifar.run_dir import GroupRecord, Origin, RunDir, RunGroup, RunRecord
+from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_record import GroupRecord, Origin, RunRecord
 
 HOSTILE = "<script>document.title='taken'</script>"
 

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from keras_cifar.cli import main
 from keras_cifar.files import is_locked, locked
-from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup
+from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_record import GroupRecord
 
 ESCAPE = "\x1b[31mred"
 

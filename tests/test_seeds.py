@@ -307,12 +307,14 @@ def test_a_damaged_seeds_json_is_told_in_one_line(content, killed, tmp_path):
 def test_overwrite_replaces_the_runs_of_a_group_and_nothing_else(killed, config, tiny, tmp_path):
     group = RunGroup(shutil.copytree(killed.path, tmp_path / "group"))
     (group.run(1).path / "notes.txt").write_text("mine")
+    group.suspects.touch()
     before = graphs_in_memory()
     # The faster layers have gradients of their own, which TensorFlow would keep.
     config = dataclasses.replace(config, epochs=1, validation_fraction=0.0, accelerate=True)
     outcome = train_seeds(config, group, seeds=[7], data_dir=tiny.data_dir, existing="replace")
     assert [run.path.name for run in runs_at(group.path)] == ["seed-7"]
     assert not list(group.path.glob("seed-[01]/[!.n]*"))
+    assert not group.suspects.exists()
     assert (group.run(1).path / "notes.txt").read_text() == "mine"
     # Without validation it is the accuracy on the training images; of one seed there is no error.
     assert (outcome.measure, outcome.deviation) == ("accuracy", None)

@@ -1,6 +1,7 @@
 """Labels of real images, some of them wrong on purpose, and models that have not learned those."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,8 @@ from keras_cifar.data.tfds_folder import write_folder
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir
+from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_record import GroupRecord
 from keras_cifar.suspects import Suspect, Suspects, find_suspects, format_table
 
 
@@ -61,9 +63,10 @@ def doubted(sample, tmp_path_factory) -> Iterator[Doubted]:
     write_folder(Splits(examples, examples), dataset=facts, data_dir=folder, id_prefix="")
     group = folder / "group"
     group.mkdir()
-    (group / "seeds.json").write_text("{}")
     for seed in (0, 1):
         write_run(RunDir(group / f"seed-{seed}"), seed, images=examples.images, labels=right)
+    record = RunDir(group / "seed-0").read_record()
+    RunGroup(group).write_record(GroupRecord((0, 1), record))
     yield Doubted(folder, examples, right, group)
     del DATASETS["doubted"]
 
@@ -156,6 +159,24 @@ def test_a_split_whose_labels_were_learned_is_refused(doubted):
         find_suspects(RunDir(run), split="train", data_dir=doubted.data_dir)
     with pytest.raises(ValueError, match=r"^split: got 'validation', which is another part"):
         find_suspects(RunDir(doubted.group), split="validation", data_dir=doubted.data_dir)
+
+
+def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, capsys):
+    group = RunGroup(shutil.copytree(doubted.group, tmp_path / "group"))
+    group.run(1).checkpoint.mkdir()
+    found = find_suspects(RunDir(group.path), split="test", data_dir=doubted.data_dir)
+    assert found.runs == 1
+    assert capsys.readouterr().err == f"{group.path}: left out, since not ended: seed 1\n"
+    group.run(0).checkpoint.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"group: no run has ended\. Go on with them: "):
+        find_suspects(RunDir(group.path), split="test", data_dir=doubted.data_dir)
+
+
+def test_corruptions_are_of_one_run(doubted):
+    ended = CliRunner().invoke(main, ["evaluate", str(doubted.group), "--corruptions"])
+    assert ended.exit_code == 1
+    named = f"{doubted.group}: a group of runs. Name one of them: {doubted.group}/seed-0"
+    assert named in ended.stderr
 
 
 def test_the_command_prints_and_refuses(doubted):

@@ -5,8 +5,9 @@ import os
 import click
 
 from keras_cifar.cli.data import data
+from keras_cifar.cli.evaluate import evaluate
 from keras_cifar.cli.exits import Group
-from keras_cifar.cli.look import doctor, evaluate, plot
+from keras_cifar.cli.look import doctor, plot
 from keras_cifar.cli.predict import predict
 from keras_cifar.cli.publish import deploy, export
 from keras_cifar.cli.report import report

@@ -25,7 +25,7 @@ from keras_cifar.runs import SORTS, STATES, format_table, list_runs, sort_rows
 def runs(
     folder: Path, recipe: str | None, state: str | None, by: str, reverse: bool, as_json: bool
 ) -> None:
-    """List the runs in FOLDER, those of groups too; or those of the group that FOLDER is.
+    """List the runs in FOLDER (default: runs), those of groups too, or of the group that it is.
 
     A narrow terminal has no room for all columns; --json tells everything.
     """

@@ -19,7 +19,8 @@ from keras_cifar.cli.starting import (
 )
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import MAX_SEEDS, RunGroup, check_seeds, new_run
+from keras_cifar.run_dir import RunGroup, new_run
+from keras_cifar.run_record import MAX_SEEDS, check_seeds
 
 if TYPE_CHECKING:
     from keras_cifar.train.summary import Summary

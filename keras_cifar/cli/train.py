@@ -76,7 +76,11 @@ _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name i
     help="Train in layers of the same function that are faster.  [default: accelerate]",
 )
 @click.option("--run-dir", type=PATH, help="For the run's files.  [default: runs/TIME-NAME]")
-@click.option("--resume", is_flag=True, help="Go on with the interrupted run in --run-dir.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run, or the group of --seeds, in --run-dir.  [default: the newest]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run that --run-dir holds.")
 @click.option(
     "--from",

@@ -18,7 +18,8 @@ from keras_cifar.measure.predictions import Predictions, training_parts
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import predict_logits
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir, RunRecord
+from keras_cifar.run_dir import RunDir
+from keras_cifar.run_record import RunRecord
 
 _BATCH_SIZE = 500  # bounds the memory, not the outcome
 

@@ -23,7 +23,7 @@ from keras_cifar.report.curves import Run, curve_charts
 from keras_cifar.report.facts import Absent, RunFacts
 from keras_cifar.report.findings import robustness_of, suspects_of
 from keras_cifar.report.tables import class_rows, epoch_rows, matrix
-from keras_cifar.run_dir import RunRecord
+from keras_cifar.run_record import RunRecord
 
 _CONFUSIONS = 8
 _MOST_EPOCHS = 1000  # of which a sheet is made: config.json may claim any number

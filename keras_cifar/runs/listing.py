@@ -12,7 +12,8 @@ from keras_cifar.errors import described
 from keras_cifar.files import is_locked
 from keras_cifar.history import read_history
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir, RunGroup, RunRecord, is_group
+from keras_cifar.run_dir import RunDir, RunGroup, is_group
+from keras_cifar.run_record import RunRecord
 
 # "unfinished" is running or interrupted, on a file system that has no locks to tell by; "waiting"
 # a seed of a group that has not begun.

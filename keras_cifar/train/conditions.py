@@ -18,7 +18,7 @@ from keras_cifar.machine import (
     usable_cores,
 )
 from keras_cifar.recipes import RECIPES, TrainConfig
-from keras_cifar.run_dir import RunRecord
+from keras_cifar.run_record import RunRecord
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:

@@ -13,7 +13,8 @@ from keras_cifar.machine import package_versions
 from keras_cifar.model.session import own_session
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import GroupRecord, RunDir, RunGroup, RunRecord, check_seeds
+from keras_cifar.run_dir import RunDir, RunGroup
+from keras_cifar.run_record import GroupRecord, RunRecord, check_seeds
 from keras_cifar.train.conditions import (
     device,
     refuse_other_versions,
@@ -88,7 +89,7 @@ def _clear(group: RunGroup) -> None:
     remove_unfinished(group.path)
     # First: the runs that are left must never count as runs of the new group.
     group.config.unlink(missing_ok=True)
-    for path in (group.plot, group.report, group.model_card):
+    for path in (group.plot, group.suspects, group.report, group.model_card):
         path.unlink(missing_ok=True)
     for run in _begun(group):
         with owned(run.path):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import RECIPES, TrainConfig
-from keras_cifar.run_dir import Origin, RunDir
+from keras_cifar.run_dir import RunDir
+from keras_cifar.run_record import Origin
 
 Weights = list[npt.NDArray[Any]]
 

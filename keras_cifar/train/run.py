@@ -18,7 +18,8 @@ from keras_cifar.data.tfds_folder import read_split
 from keras_cifar.files import locked, make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir, RunRecord, is_group
+from keras_cifar.run_dir import RunDir, is_group
+from keras_cifar.run_record import RunRecord
 from keras_cifar.train import checkpoint, origins
 from keras_cifar.train.conditions import (
     device,

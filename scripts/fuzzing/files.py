@@ -33,7 +33,8 @@ from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.image.header import check_header
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir, RunRecord
+from keras_cifar.run_dir import RunDir
+from keras_cifar.run_record import RunRecord
 from keras_cifar.train import checkpoint
 
 _SAMPLES = Path(keras_cifar.serve.page.__file__).parent / "samples"
