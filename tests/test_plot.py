@@ -145,6 +145,9 @@ def test_no_run_is_refused(tmp_path):
         (THREE[:-15], "too few or too many values"),
         (THREE.replace("\n2,", "\n7,"), "epochs that do not count 1, 2, 3"),
         (THREE.replace("0.58", ""), "could not convert string to float"),
+        (THREE.replace("0.58", "5.8"), "an accuracy that is not from 0 to 1"),
+        (THREE.replace("60.1", "1e308"), "an epoch of no possible time"),
+        (THREE.replace("60.1", "-1"), "an epoch of no possible time"),
         ("\x00\x01\x02", "no column|line contains NUL"),
     ],
 )
