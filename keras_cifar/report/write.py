@@ -44,7 +44,8 @@ def report(
         name, page = "runs", page_of_runs(runs, data_dir=data_dir)
     text = render(f"{name}{_SUFFIXES[kind]}", package_version=version("keras-cifar"), **page)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A folder's name need not be Unicode, nor what config.json says.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
