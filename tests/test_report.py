@@ -572,6 +572,11 @@ def test_what_it_cannot_do_is_said_in_a_line(command_line, run, monkeypatch):
         1,
         "Error: no: no such folder. Make it, or name another file.\n",
     )
+    folder = command_line(run.path, "--output", run.path.parent)
+    assert (folder.exit_code, folder.stderr) == (
+        1,
+        f"Error: {run.path.parent}: is a folder. Name a file in it.\n",
+    )
     none = command_line("nothing")
     assert none.exit_code == 1
     assert "nothing: no run here" in none.stderr
