@@ -11,6 +11,7 @@ from keras_cifar.files import replacing
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 _OPTIONAL = ("val_loss", "val_accuracy")
+_MOST_SECONDS = 1e9  # of an epoch, which is 30 years; the sum of what is above may be infinite
 
 
 class History(NamedTuple):
@@ -78,7 +79,12 @@ def _parse(reader: "csv.DictReader[str]") -> History:
     columns = [[] if name in absent else [float(row[name]) for row in rows] for name in names]
     if not all(map(math.isfinite, itertools.chain(*columns))):
         raise ValueError("a value that is infinite or no number")
-    return History(epochs, *columns)
+    history = History(epochs, *columns)
+    if not all(0 <= share <= 1 for share in (*history.accuracy, *history.val_accuracy)):
+        raise ValueError("an accuracy that is not from 0 to 1")
+    if not all(0 <= seconds <= _MOST_SECONDS for seconds in history.seconds):
+        raise ValueError("an epoch of no possible time")
+    return history
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float | None]]) -> None:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE
 from keras_cifar.data.examples import Examples
+from keras_cifar.errors import printable
 from keras_cifar.files import replacing
 from keras_cifar.history import History, read_history
 from keras_cifar.rate_curve import RateCurve
@@ -170,7 +171,9 @@ def _add_legends(figure: Figure, *, histories: dict[str, History], colours: list
     figure.legend(handles=runs, loc="outside lower center", ncols=columns)
 
 
-def _label(name: str, history: History) -> str:
+def _label(folder: str, history: History) -> str:
+    # Matplotlib takes what is between two dollars for mathematics.
+    name = printable(folder).replace("$", r"\$")
     best = history.best_position
     if best is None:
         return f"{name}: {history.accuracy[-1]:.2%} in training"

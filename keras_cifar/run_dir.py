@@ -158,6 +158,18 @@ def runs_at(path: Path) -> list[RunDir]:
     return [run for run in RunGroup(path).runs() if run.config.is_file()]
 
 
+def ended_runs_at(path: Path) -> list[RunDir]:
+    """Returns the runs of a group that have ended, and says which have not; or else the run.
+
+    Raises:
+        OSError: seeds.json is damaged, or no run of the group has ended.
+    """
+    if not is_group(path):
+        return [RunDir(path)]
+    group = RunGroup(path)
+    return [group.run(seed) for seed in group.require_ended()]
+
+
 @contextmanager
 def new_run(name: str) -> Iterator[RunDir]:
     """Gives RUNS/NAME to this process alone; if nothing was written, it is gone after the block.

@@ -17,7 +17,7 @@ from keras_cifar.measure.metrics import Split
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.model.session import own_session
-from keras_cifar.run_dir import RunDir, RunGroup, is_group
+from keras_cifar.run_dir import RunDir, ended_runs_at
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def find_suspects(
         ValueError: models have learned the labels of that split; or as `predict_split` does.
         OSError: as `predict_split` does.
     """
-    run_dirs = _runs(run_dir.path)
+    run_dirs = ended_runs_at(run_dir.path)
     _check(split, runs=len(run_dirs))
     part: Split = "validation" if split == "train" else split
     answers = []
@@ -113,13 +113,6 @@ def find_suspects(
     with replacing(run_dir.suspects) as path:
         path.write_text(json.dumps(asdict(found), indent=2) + "\n")
     return found
-
-
-def _runs(path: Path) -> list[RunDir]:
-    if not is_group(path):
-        return [RunDir(path)]
-    group = RunGroup(path)
-    return [group.run(seed) for seed in group.require_ended()]
 
 
 def _check(split: Split, *, runs: int) -> None:

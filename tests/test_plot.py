@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,6 +58,20 @@ def test_a_run_without_validation_has_its_training_curve_alone(make_run):
     figure = _history_figure({"run": read_history(make_run(UNVALIDATED).history)})
     assert curves(figure.axes[0]) == [("--", [1, 2], [1.9, 1.4])]
     assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["training"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        r"$\a$",
+        pytest.param(
+            "no\udcff", marks=pytest.mark.skipif(sys.platform == "darwin", reason="Unicode alone")
+        ),
+    ],
+)
+def test_a_run_with_a_name_that_cannot_be_written_as_it_is_is_drawn(make_run, name):
+    run = make_run(THREE, name=name)
+    assert draw_history([run], path=run.plot).stat().st_size
 
 
 def test_one_epoch_shows_as_points(make_run):
@@ -145,6 +161,9 @@ def test_no_run_is_refused(tmp_path):
         (THREE[:-15], "too few or too many values"),
         (THREE.replace("\n2,", "\n7,"), "epochs that do not count 1, 2, 3"),
         (THREE.replace("0.58", ""), "could not convert string to float"),
+        (THREE.replace("0.58", "5.8"), "an accuracy that is not from 0 to 1"),
+        (THREE.replace("60.1", "1e308"), "an epoch of no possible time"),
+        (THREE.replace("60.1", "-1"), "an epoch of no possible time"),
         ("\x00\x01\x02", "no column|line contains NUL"),
     ],
 )

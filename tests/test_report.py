@@ -66,6 +66,13 @@ def copy_of(run, path, **settings):
     return copy
 
 
+def without_model(run, path, **settings):
+    """The same without its model: metrics.json tells of it, which takes no time."""
+    copy = copy_of(run, path, **settings)
+    copy.model.unlink()
+    return copy
+
+
 @pytest.fixture(scope="module")
 def run(trained_run, tmp_path_factory):
     """A run to write reports in, with metrics.json."""
@@ -102,7 +109,9 @@ def group(run, tmp_path_factory):
     seeds = [copy_of(run, folder / "group" / f"seed-{seed}", seed=seed) for seed in (0, 1)]
     RunGroup(folder / "group").write_record(GroupRecord((0, 1), run.read_record()))
     other = copy_of(run, folder / "other", learning_rate=0.1)
-    return SimpleNamespace(path=folder / "group", seeds=seeds, other=other)
+    begun = without_model(run, folder / "begun", seed=2)
+    begun.checkpoint.mkdir()
+    return SimpleNamespace(path=folder / "group", seeds=seeds, other=other, begun=begun)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +313,8 @@ def test_what_a_run_folder_says_stays_text(browser, run, tmp_path):
     document |= {
         "device": HOSTILE * 1000,
         "versions": {HOSTILE: [HOSTILE], "keras": f"\"'>{HOSTILE}"},
-        "choices": {HOSTILE: HOSTILE},
+        "choices": {HOSTILE: HOSTILE, "no letter": "\ud800"},
+        "origin": {"path": "/a\n```\n# b", "sha256": ""},
     }
     folder.config.write_text(json.dumps(document))
     folder.history.write_text(f"{HOSTILE}\n")
@@ -320,6 +330,7 @@ def test_what_a_run_folder_says_stays_text(browser, run, tmp_path):
     card = report([folder], path=tmp_path / "card.md", kind="markdown").read_text()
     assert not re.search(r"(?<!\\)<script", card)
     assert r"\<script\>" in card
+    assert card.count("\n```") == 2
 
 
 # What is missing
@@ -362,6 +373,7 @@ def test_without_model_and_history_the_page_has_what_metrics_json_says(run, tmp_
         {"split": "all"},
         {"views_share": 7},
         {"calibration": {"expected_calibration_error": 0.1, "bins": [{}]}},
+        {"calibration": {"expected_calibration_error": 0.1, "bins": []}},
         {"calibration": 7},
     ],
 )
@@ -469,6 +481,43 @@ def test_two_runs_get_mcnemars_test(group):
     assert "neither network is shown to be better" in text
 
 
+def test_a_run_that_started_from_another_model_or_repeats_a_seed_is_in_another_row(group, tmp_path):
+    seeds, further = (
+        [without_model(seed, tmp_path / name / seed.path.name) for seed in group.seeds]
+        for name in ("seeds", "further")
+    )
+    for one in further:
+        record = one.read_record()
+        one.write_record(record._replace(origin=Origin(Path("/a/model.keras"), "5d")))
+    again = without_model(group.seeds[0], tmp_path / "again")
+    text = text_of(report([*seeds, *further, again], path=tmp_path / "page.html"))
+    assert "5 runs compared 3 kinds of settings" in text
+    assert "row A, 2 seeds" in text
+    assert "B: started from /a/model.keras" in text
+    commands = [line for line in text.split("keras-cifar ") if line.startswith("train --recipe")]
+    assert ["--seeds" in command for command in commands] == [True, False, False, False]
+
+
+def test_a_run_that_has_not_ended_says_so_and_is_no_seed_of_a_row(group, tmp_path):
+    sentence = "begun has not ended: its figures are those of the epochs so far."
+    for kind in ("html", "markdown"):
+        page = report([group.begun], path=tmp_path / kind, kind=kind)
+        assert sentence in page.read_text()
+    ended = without_model(group.seeds[0], tmp_path / "ended")
+    text = text_of(report([ended, group.begun], path=tmp_path / "several.html"))
+    assert f"B: {sentence}" in text
+
+
+def test_of_a_group_only_the_runs_that_have_ended_are_told_of(command_line, group, tmp_path):
+    copy = shutil.copytree(group.path, tmp_path / "group")
+    RunDir(copy / "seed-1").checkpoint.mkdir()
+    RunDir(copy / "seed-0").model.unlink()
+    result = command_line(copy)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"{copy}: left out, since not ended: seed 1\n"
+    assert "seed-0: what the model knows" in (copy / "report.html").read_text()
+
+
 # The model card
 
 
@@ -523,6 +572,11 @@ def test_what_it_cannot_do_is_said_in_a_line(command_line, run, monkeypatch):
     assert (nowhere.exit_code, nowhere.stderr) == (
         1,
         "Error: no: no such folder. Make it, or name another file.\n",
+    )
+    folder = command_line(run.path, "--output", run.path.parent)
+    assert (folder.exit_code, folder.stderr) == (
+        1,
+        f"Error: {run.path.parent}: is a folder. Name a file in it.\n",
     )
     none = command_line("nothing")
     assert none.exit_code == 1

@@ -10,7 +10,7 @@ import click
 
 from keras_cifar.cli.options import PATH, data_dir_option, wrong_usage
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
-from keras_cifar.run_dir import RunDir, newest_run, runs_at
+from keras_cifar.run_dir import RunDir, ended_runs_at, newest_run
 
 
 @click.command()
@@ -38,12 +38,12 @@ def report(
 ) -> None:
     """Explain a run (default: the newest) on one page, or compare several.
 
-    A group stands for its runs.
+    A group stands for its runs that have ended.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise click.ClickException("report needs more: pip install 'keras-cifar[report]'")
     paths = runs or (newest_run().path,)
-    run_dirs = [run for path in paths for run in runs_at(path)]
+    run_dirs = [run for path in paths for run in ended_runs_at(path)]
     path = output or _default_path(paths, kind=kind)
     provide_temporary_folder(path.parent)
     start_tensorflow()

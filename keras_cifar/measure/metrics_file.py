@@ -34,6 +34,9 @@ def _parse(document: dict[str, Any]) -> Metrics:
     confusion = _confusion(document["confusion_matrix"])
     examples = int(confusion.sum())
     calibration = document["calibration"]
+    bins = [_bin(one) for one in calibration["bins"]]
+    if sum(one.examples for one in bins) != examples:
+        raise ValueError("the bins of the calibration are of other images")
     return Metrics(
         split=document["split"],
         views=int(_number(document, "views", highest=_MOST)),
@@ -43,10 +46,7 @@ def _parse(document: dict[str, Any]) -> Metrics:
         accuracy=float(np.trace(confusion) / examples),
         per_class={name: class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
         confusion_matrix=confusion.tolist(),
-        calibration=Calibration(
-            _number(calibration, "expected_calibration_error"),
-            [_bin(one) for one in calibration["bins"]],
-        ),
+        calibration=Calibration(_number(calibration, "expected_calibration_error"), bins),
     )
 
 

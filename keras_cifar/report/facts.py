@@ -61,6 +61,14 @@ class RunFacts(NamedTuple):
         """The run's settings."""
         return self.record.settings
 
+    @property
+    def unfinished(self) -> str:
+        """What to know of a run that has not ended; nothing of one that has."""
+        if not self.run.is_unfinished:
+            return ""
+        name = self.run.path.resolve().name
+        return f"{name} has not ended: its figures are those of the epochs so far."
+
 
 def gather(run: RunDir, *, data_dir: Path | None) -> RunFacts:
     """Reads a run and asks its model for the test and the validation images.

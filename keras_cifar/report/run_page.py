@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_cifar.cifar10 import CLASS_NAMES
+from keras_cifar.errors import printable
 from keras_cifar.history import History
 from keras_cifar.measure.calibration import fit_temperature, negative_log_likelihood
 from keras_cifar.measure.metrics import Metrics, measure
@@ -181,7 +182,8 @@ def commands(record: RunRecord) -> list[str]:
         if name in _ALWAYS_TOLD or value != getattr(usual, name)
     ]
     if record.origin:
-        told.append(f"--from {shlex.quote(str(record.origin.path))}")
+        # On one line: in the model card, another one could end the block of code.
+        told.append(f"--from {printable(shlex.quote(str(record.origin.path)))}")
     return [f"keras-cifar train {' '.join(told)}", "keras-cifar evaluate", "keras-cifar report"]
 
 

@@ -1,6 +1,6 @@
 """What is known of several runs -> what their page shows: a row for each of their settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,22 +73,34 @@ def page_of_runs(runs: Sequence[RunDir], *, data_dir: Path | None) -> dict[str, 
         "common": {n: v for n, v in first.items() if n not in differing and n != "seed"},
         "names": names_of(runs),
         "circumstances": _circumstances(facts),
-        "unmeasured": [f.test for f in facts if isinstance(f.test, Absent)],
+        "notes": _notes(rows),
         "curves": _curves(rows),
         "suspects": suspects_of_group(facts, data_dir=data_dir),
         "tested": _tested(rows),
         "differences": _differences(rows),
-        "commands": [_command(row) for row in rows],
+        "commands": [command for row in rows for command in _commands(row)],
     }
 
 
-def _command(row: Row) -> str:
-    """Returns the command that trains all runs of a row again."""
-    command = commands(row.runs[0].record)[0]
+def _commands(row: Row) -> list[str]:
+    """Returns what trains all runs of a row again."""
+    each = [commands(run.record)[0] for run in row.runs]
+    if len(each) == 1 or row.runs[0].record.origin:  # --seeds and --from exclude each other
+        return each
     seeds = ",".join(str(run.settings.seed) for run in row.runs)
-    if len(row.runs) == 1:
-        return command
-    return command.replace(f"--seed {row.settings.seed}", f"--seeds {seeds}")
+    return [each[0].replace(f"--seed {row.settings.seed}", f"--seeds {seeds}")]
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    """Yields what else there is to know before rows are compared."""
+    for row in rows:
+        if origin := row.runs[0].record.origin:
+            yield f"{row.letter}: started from {origin.path}"
+        for run in row.runs:
+            if run.unfinished:
+                yield f"{row.letter}: {run.unfinished}"
+            if isinstance(run.test, Absent):
+                yield run.test.reason
 
 
 def names_of(runs: Sequence[RunDir]) -> dict[Path, str]:
@@ -101,13 +113,27 @@ def names_of(runs: Sequence[RunDir]) -> dict[Path, str]:
 
 def rows_of(facts: Sequence[RunFacts]) -> list[Row]:
     """Returns a row for each of the settings, in the order in which they come."""
-    by_settings: dict[TrainConfig, list[RunFacts]] = {}
+    found: list[list[RunFacts]] = []
     for one in facts:
-        by_settings.setdefault(replace(one.settings, seed=0), []).append(one)
+        row = next((row for row in found if _differs_by_seed(one, row)), None)
+        if row is None:
+            found.append([one])
+        else:
+            row.append(one)
     return [
         _row(_letter(position), sorted(runs, key=lambda one: one.settings.seed))
-        for position, runs in enumerate(by_settings.values())
+        for position, runs in enumerate(found)
     ]
+
+
+def _differs_by_seed(one: RunFacts, row: Sequence[RunFacts]) -> bool:
+    """Tells whether a run differs from those of a row by its seed, and by nothing else."""
+    return one.settings.seed not in [of.settings.seed for of in row] and _kind(one) == _kind(row[0])
+
+
+def _kind(one: RunFacts) -> tuple[TrainConfig, str | None, bool]:
+    origin = one.record.origin
+    return replace(one.settings, seed=0), origin and origin.sha256, one.run.is_unfinished
 
 
 def _letter(position: int) -> str:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from keras_cifar.files import replacing
+from keras_cifar.files import replacing, require_writable
 from keras_cifar.report.facts import gather
 from keras_cifar.report.render import render
 from keras_cifar.report.run_page import page_of
@@ -37,6 +37,9 @@ def report(
         run.read_record()  # before the minutes that the models take
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder. Make it, or name another file.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder. Name a file in it.")
+    require_writable(path.parent, name="--output")
     if len(runs) == 1:
         name, page = "run", page_of(gather(runs[0], data_dir=data_dir))
     else:
@@ -44,7 +47,8 @@ def report(
         name, page = "runs", page_of_runs(runs, data_dir=data_dir)
     text = render(f"{name}{_SUFFIXES[kind]}", package_version=version("keras-cifar"), **page)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A folder's name need not be Unicode, nor what config.json says.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
