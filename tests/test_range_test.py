@@ -66,6 +66,7 @@ def test_the_command_leaves_a_picture_and_a_table_and_no_run(tmp_path):
     # Diverged long before 50. A mean of all steps so far would hardly move from one to the next.
     assert 30 < len(found.losses) < 100
     assert np.abs(np.diff(found.losses[5:30])).mean() > 0.02
+    assert "\nstep  10/100  learning rate 0.0014  loss 2." in result.stderr
     assert f"{folder}: try --learning-rate 0." in result.stdout
     assert f"{found.rates[found.suggested]:.2g}, where the training loss fell" in result.stdout
     with Image.open(folder / "learning_rate.png") as picture:

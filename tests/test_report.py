@@ -578,6 +578,9 @@ def test_what_it_cannot_do_is_said_in_a_line(command_line, run, monkeypatch):
         1,
         f"Error: {run.path.parent}: is a folder. Name a file in it.\n",
     )
+    model = command_line(run.path, "--output", run.model)
+    assert model.exit_code == 2
+    assert "--output: got 'model.keras', expected a name that ends in .html." in model.stderr
     none = command_line("nothing")
     assert none.exit_code == 1
     assert "nothing: no run here" in none.stderr

@@ -49,7 +49,7 @@ def report(
     start_tensorflow()
     from keras_cifar import report as stage
 
-    with wrong_usage(runs="RUN"):
+    with wrong_usage(runs="RUN", path="--output"):
         stage.report(run_dirs, path=path, kind=kind, data_dir=data_dir)
     click.echo(str(path))
     if opens and not webbrowser.open(path.resolve().as_uri()):

@@ -28,7 +28,7 @@ def report(
         data_dir: as `keras_cifar.measure.predictions.predict_split` takes it.
 
     Raises:
-        ValueError: no run, or one twice.
+        ValueError: no run, one twice, or a path of another suffix.
         OSError: one of these is no run, the data cannot be had, or the page cannot be written.
     """
     if not runs:
@@ -39,6 +39,10 @@ def report(
         raise FileNotFoundError(f"{path.parent}: no such folder. Make it, or name another file.")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder. Name a file in it.")
+    if path.suffix.lower() != _SUFFIXES[kind]:  # it might be a run's other file
+        raise ValueError(
+            f"path: got {path.name!r}, expected a name that ends in {_SUFFIXES[kind]}."
+        )
     require_writable(path.parent, name="--output")
     if len(runs) == 1:
         name, page = "run", page_of(gather(runs[0], data_dir=data_dir))

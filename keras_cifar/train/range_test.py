@@ -26,6 +26,7 @@ from keras_cifar.train.origins import Weights
 from keras_cifar.train.run import out_of_memory_in_words, require_start
 
 STEPS = 100
+_STEPS_BETWEEN_LINES = 10
 # The lowest and the highest rate, by the one that the settings have.
 _RANGE = (1e-3, 1e2)
 
@@ -79,7 +80,8 @@ def _test(config: TrainConfig, *, training: Examples, weights: Weights | None) -
         low, decay_steps=STEPS - 1, decay_rate=high / low
     )
     model.steps_per_execution = 1  # also where a whole epoch would be one call
-    watch = _WatchLoss()
+    rates = [low * (high / low) ** (step / (STEPS - 1)) for step in range(STEPS)]
+    watch = _WatchLoss(rates)
     model.fit(
         # An epoch of a small dataset has fewer steps.
         recipe.batches(config, examples=training, epochs=range(1)).repeat(),
@@ -88,21 +90,28 @@ def _test(config: TrainConfig, *, training: Examples, weights: Weights | None) -
         shuffle=False,
         verbose=0,
     )
-    rates = [low * (high / low) ** (step / (STEPS - 1)) for step in range(len(watch.losses))]
-    return RateCurve(rates, watch.losses)
+    return RateCurve(rates[: len(watch.losses)], watch.losses)
 
 
 class _WatchLoss(keras.callbacks.Callback):
-    """Notes the loss of each step, and ends the test where it is far above the lowest."""
+    """Notes the loss of each step, and ends the test where it is far above the lowest.
 
-    def __init__(self) -> None:
+    Args:
+        rates: of the steps, to say now and then how far the test is.
+    """
+
+    def __init__(self, rates: list[float]) -> None:
         super().__init__()
+        self.rates = rates
         self.losses: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes a step's loss."""
         loss = (logs or {})["loss"]
         self.model.reset_metrics()  # else the next one would be the mean of all so far
+        if (batch + 1) % _STEPS_BETWEEN_LINES == 0:
+            place = f"step {batch + 1:>3}/{len(self.rates)}"
+            click.echo(f"{place}  learning rate {self.rates[batch]:.2g}  loss {loss:.3f}", err=True)
         if math.isfinite(loss):
             self.losses.append(loss)
         if not math.isfinite(loss) or RateCurve([], self.losses).has_diverged:
