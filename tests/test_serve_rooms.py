@@ -14,7 +14,7 @@ ROOMS = (
     ("page", "text_config"),
     ("models",),
     ("access_log", "memory"),
-    ("metrics", "serving_error", "settings"),
+    ("prometheus", "serving_error", "settings"),
 )
 
 
