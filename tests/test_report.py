@@ -500,8 +500,8 @@ def test_a_run_that_started_from_another_model_or_repeats_a_seed_is_in_another_r
 
 def test_a_run_that_has_not_ended_says_so_and_is_no_seed_of_a_row(group, tmp_path):
     sentence = "begun has not ended: its figures are those of the epochs so far."
-    for kind in ("html", "markdown"):
-        page = report([group.begun], path=tmp_path / kind, kind=kind)
+    for name, kind in (("page.html", "html"), ("card.md", "markdown")):
+        page = report([group.begun], path=tmp_path / name, kind=kind)
         assert sentence in page.read_text()
     ended = without_model(group.seeds[0], tmp_path / "ended")
     text = text_of(report([ended, group.begun], path=tmp_path / "several.html"))
