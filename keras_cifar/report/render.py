@@ -45,6 +45,7 @@ def render(template: str, **values: Any) -> str:
         "percent": percent,
         "between": between,
         "plural": plural,
+        "setting": setting,
         "short": shortened,
         "duration": duration,
     }
@@ -63,6 +64,11 @@ def _escaped(value: object) -> object:
     if not isinstance(value, str) or hasattr(value, "__html__"):  # marked by |safe
         return value
     return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(value.split()))
+
+
+def setting(value: object) -> str:
+    """Returns a setting with the digits that matter."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def shortened(value: object) -> str:
