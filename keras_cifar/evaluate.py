@@ -1,16 +1,14 @@
 """Measures a run's model, or those of a group, on a split, and keeps and tells the figures."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from keras_cifar.cifar10 import CLASS_NAMES
-from keras_cifar.files import replacing
+from keras_cifar.files import write_json
 from keras_cifar.measure.intervals import mean_and_deviation
-from keras_cifar.measure.metrics import Metrics, Split, measure
+from keras_cifar.measure.metrics import Metrics, Split, confusions, measure
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.session import own_session
 from keras_cifar.run_dir import RunDir, RunGroup
@@ -45,8 +43,7 @@ def evaluate(
     metrics = measure(
         logits, labels=examples.labels, split=split, views=views, views_share=views_share
     )
-    with replacing(run_dir.metrics) as path:
-        path.write_text(json.dumps(asdict(metrics), indent=2) + "\n")
+    write_json(run_dir.metrics, asdict(metrics))
     return metrics
 
 
@@ -66,9 +63,9 @@ def format_table(metrics: Metrics) -> str:
             for name, of in metrics.per_class.items()
         ),
     ]
-    confusions = _most_frequent_confusions(metrics)
-    if confusions:
-        lines += ["", "most frequent confusions", *confusions]
+    most_frequent = _most_frequent_confusions(metrics)
+    if most_frequent:
+        lines += ["", "most frequent confusions", *most_frequent]
     return "\n".join(lines)
 
 
@@ -81,17 +78,10 @@ def _what(metrics: Metrics) -> str:
 
 
 def _most_frequent_confusions(metrics: Metrics) -> list[str]:
-    confusions = [
-        (count, CLASS_NAMES[actual], CLASS_NAMES[predicted])
-        for actual, row in enumerate(metrics.confusion_matrix)
-        for predicted, count in enumerate(row)
-        if actual != predicted and count
-    ]
-    confusions.sort(key=lambda confusion: -confusion[0])
     return [
         f"{count:>6,}  {actual} taken for {predicted} "
         f"({count / metrics.per_class[actual].examples:.1%} of {actual})"
-        for count, actual, predicted in confusions[:_CONFUSIONS_SHOWN]
+        for count, actual, predicted in confusions(metrics)[:_CONFUSIONS_SHOWN]
     ]
 
 

@@ -7,6 +7,7 @@ some that are reached over a network cannot sync a folder. What is safe is done 
 import errno
 import fcntl
 import functools
+import json
 import os
 import secrets
 import shutil
@@ -44,6 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Writes a file of JSON for programs and people, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n")
 
 
 @contextmanager

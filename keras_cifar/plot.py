@@ -20,6 +20,7 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.errors import printable
 from keras_cifar.files import replacing
 from keras_cifar.history import History, read_history
+from keras_cifar.measure.mosaic import mosaic
 from keras_cifar.rate_curve import RateCurve
 from keras_cifar.run_dir import RunDir
 
@@ -246,20 +247,21 @@ def draw_grid(examples: Examples, *, path: Path, seed: int) -> Path:
         OSError: the picture cannot be written.
     """
     check_path(path)
-    mosaic = _mosaic(examples, seed=seed)
+    images = examples.images[_by_class(examples, seed=seed)]
+    grid = mosaic(images, columns=IMAGES_PER_CLASS, gap=_GAP)
     with style():
-        save(_grid_figure(mosaic), path=path)
+        save(_grid_figure(grid), path=path)
     return path
 
 
-def _grid_figure(mosaic: npt.NDArray[np.uint8]) -> Figure:
+def _grid_figure(grid: npt.NDArray[np.uint8]) -> Figure:
     # 4 dots a pixel: any other scale but a whole one would make pixels of unequal size.
-    side = 4 * len(mosaic) / _DOTS_PER_INCH
+    side = 4 * len(grid) / _DOTS_PER_INCH
     label_width, margin = 1.15, 0.1
     width, height = label_width + side + margin, side + 2 * margin
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((label_width / width, margin / height, side / width, side / height))
-    axes.imshow(mosaic, interpolation="nearest")
+    axes.imshow(grid, interpolation="nearest")
     cell = IMAGE_SHAPE[0] + _GAP
     centres = [row * cell + IMAGE_SHAPE[0] / 2 for row in range(len(CLASS_NAMES))]
     axes.set_yticks(centres, CLASS_NAMES)
@@ -270,19 +272,15 @@ def _grid_figure(mosaic: npt.NDArray[np.uint8]) -> Figure:
     return figure
 
 
-def _mosaic(examples: Examples, *, seed: int) -> npt.NDArray[np.uint8]:
-    """Returns uint8 (height, width, 3), a row of images a class."""
-    height, width, channels = IMAGE_SHAPE
-    cells = np.full(
-        (len(CLASS_NAMES), IMAGES_PER_CLASS, height + _GAP, width + _GAP, channels), 255, np.uint8
-    )
+def _by_class(examples: Examples, *, seed: int) -> npt.NDArray[np.int64]:
+    """Returns where 10 random images of each class are, one class after the other."""
     order = np.random.RandomState(seed).permutation(len(examples.labels))
+    chosen = []
     for label, name in enumerate(CLASS_NAMES):
         positions = order[examples.labels[order] == label][:IMAGES_PER_CLASS]
         if len(positions) < IMAGES_PER_CLASS:
             raise ValueError(
                 f"examples: got {len(positions)} of {name}, expected at least {IMAGES_PER_CLASS}."
             )
-        cells[label, :, :height, :width] = examples.images[positions]
-    rows = cells.transpose(0, 2, 1, 3, 4).reshape(len(CLASS_NAMES) * (height + _GAP), -1, channels)
-    return rows[:-_GAP, :-_GAP]
+        chosen.append(positions)
+    return np.concatenate(chosen)

@@ -1,6 +1,5 @@
 """Measures a run's model on corrupted images, and keeps and tells the figures."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import default_data_dir
-from keras_cifar.files import replacing, require_writable
+from keras_cifar.files import require_writable, write_json
 from keras_cifar.measure.corruptions import CORRUPTIONS, SEVERITIES
 from keras_cifar.measure.corruptions.sources import Source, chosen, computed, published
 from keras_cifar.measure.metrics import Split
@@ -120,8 +119,7 @@ def evaluate_corruptions(
         mean_accuracy_error=float(right.mean(axis=(0, 1)).std()) / math.sqrt(right.shape[2]),
         mean_corruption_error=1 - float(right.mean()),
     )
-    with replacing(run_dir.corruptions) as path:
-        path.write_text(json.dumps(asdict(robustness), indent=2) + "\n")
+    write_json(run_dir.corruptions, asdict(robustness))
     return robustness
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from keras_cifar.files import make_folder, require_writable
-from keras_cifar.run_record import GroupRecord, RunRecord, read_record, write_record
+from keras_cifar.files import make_folder, require_writable, write_json
+from keras_cifar.run_record import GroupRecord, RunRecord, read_record
 
 RUNS = Path("runs")
 _GROUP = "seeds.json"
@@ -62,7 +62,7 @@ class RunDir:
 
     def write_record(self, record: RunRecord) -> None:
         """Writes config.json."""
-        write_record(self.config, record)
+        write_json(self.config, record.as_json())
 
     def _refuse_group(self) -> None:
         if is_group(self.path):
@@ -139,7 +139,7 @@ class RunGroup:
 
     def write_record(self, record: GroupRecord) -> None:
         """Writes seeds.json."""
-        write_record(self.config, record)
+        write_json(self.config, record.as_json())
 
 
 def is_group(path: Path) -> bool:

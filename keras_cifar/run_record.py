@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from keras_cifar.files import replacing
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.recipes.config import MAX_SEED
 
@@ -126,9 +125,3 @@ def read_record(file: Path, *, of: str, from_json: Callable[[dict[str, Any]], _R
         return from_json(json.loads(file.read_text()))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise OSError(f"{file}: not the {file.name} of a {of} ({error}).") from error
-
-
-def write_record(file: Path, record: RunRecord | GroupRecord) -> None:
-    """Writes a file of JSON."""
-    with replacing(file) as path:
-        path.write_text(json.dumps(record.as_json(), indent=2) + "\n")

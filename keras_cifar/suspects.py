@@ -1,6 +1,5 @@
 """Finds images whose label is probably wrong, by what models say that have not learned it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
-from keras_cifar.files import replacing
+from keras_cifar.files import write_json
 from keras_cifar.measure.metrics import Split
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
@@ -110,8 +109,7 @@ def find_suspects(
         numbers = np.arange(len(labels))
     suspects, estimate = _most_suspect(labels, mean, numbers=numbers, top=top)
     found = Suspects(split, len(run_dirs), views, views_share, len(labels), estimate, suspects)
-    with replacing(run_dir.suspects) as path:
-        path.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    write_json(run_dir.suspects, asdict(found))
     return found
 
 

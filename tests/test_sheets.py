@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_cifar.measure.sheets import answered_sheet, augmented_sheet, mosaic
+from keras_cifar.measure.mosaic import mosaic
+from keras_cifar.measure.sheets import answered_sheet, augmented_sheet
 from keras_cifar.recipes import RECIPES, TrainConfig
 
 

@@ -169,3 +169,14 @@ def _calibration(
         expected_calibration_error=float(np.abs(confidences - correct).sum() / len(confidence)),
         bins=bins,
     )
+
+
+def confusions(metrics: Metrics) -> list[tuple[int, str, str]]:
+    """Returns images, actual and predicted class of each confusion, the most frequent first."""
+    found = [
+        (count, actual, predicted)
+        for actual, row in zip(CLASS_NAMES, metrics.confusion_matrix, strict=True)
+        for predicted, count in zip(CLASS_NAMES, row, strict=True)
+        if actual != predicted and count
+    ]
+    return sorted(found, key=lambda confusion: -confusion[0])

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from keras_cifar.cifar10 import CLASS_NAMES, NUM_CLASSES
 from keras_cifar.measure.metrics import Calibration, CalibrationBin, Metrics, class_metrics
+from keras_cifar.recipes.config import SPLITS
 
 _MOST = 10**9  # of anything that is counted
-_SPLITS = ("test", "validation", "train")
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -29,8 +29,8 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def _parse(document: dict[str, Any]) -> Metrics:
-    if document["split"] not in _SPLITS:
-        raise ValueError("split is none of " + ", ".join(_SPLITS))
+    if document["split"] not in SPLITS:
+        raise ValueError("split is none of " + ", ".join(SPLITS))
     confusion = _confusion(document["confusion_matrix"])
     examples = int(confusion.sum())
     calibration = document["calibration"]

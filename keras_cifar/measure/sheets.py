@@ -1,7 +1,6 @@
 """Images -> sheets of many for people to look at: plain, or with what a model says of each."""
 
 import io
-import math
 
 import matplotlib as mpl
 import numpy as np
@@ -10,40 +9,16 @@ from matplotlib.figure import Figure
 
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.data.examples import Examples
+from keras_cifar.measure.mosaic import GAP, mosaic
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import RECIPES, TrainConfig
 
 _WHITE = 255
-_GAP = 2  # pixels between two images
 _SCALE = 3  # of an image that has words below it, so that these have room
 _WORDS_HEIGHT = 26  # pixels: two lines
 _FONT_SIZE = 8  # points, at 72 dots an inch: pixels
 # Okabe and Ito (2008): told apart whatever one's colour vision. A sign says the same.
 _RIGHT, _WRONG = ("\N{CHECK MARK}", "#007A5A"), ("\N{BALLOT X}", "#B84A00")
-
-
-def mosaic(
-    images: npt.NDArray[np.uint8], *, columns: int, gap: int = _GAP, background: int = _WHITE
-) -> npt.NDArray[np.uint8]:
-    """Puts images into rows, with a grey or white where there is none.
-
-    Args:
-        images: uint8 (n, height, width, 3), n at least 1.
-        columns: images in a row.
-        gap: pixels between two images.
-        background: 0 for black to 255 for white.
-
-    Returns:
-        uint8 (rows * (height + gap) - gap, columns * (width + gap) - gap, 3).
-    """
-    rows = math.ceil(len(images) / columns)
-    missing = rows * columns - len(images)
-    border = ((0, missing), (0, gap), (0, gap), (0, 0))
-    _, height, width, channels = images.shape
-    cells = np.pad(images, border, constant_values=background)
-    cells = cells.reshape(rows, columns, height + gap, width + gap, channels)
-    sheet = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), -1, channels)
-    return np.asarray(sheet[: len(sheet) - gap, : sheet.shape[1] - gap])
 
 
 def augmented_sheet(
@@ -96,8 +71,8 @@ def _add_words(
         zip(examples.labels, probabilities.argmax(axis=1), strict=True)
     ):
         row, column = divmod(position, columns)
-        left = column * (side + _GAP) + side / 2
-        top = height - row * (side + _WORDS_HEIGHT + _GAP) - side
+        left = column * (side + GAP) + side / 2
+        top = height - row * (side + _WORDS_HEIGHT + GAP) - side
         sign, colour = _RIGHT if answer == label else _WRONG
         share = probabilities[position, answer]
         lines = (

@@ -1,4 +1,4 @@
-"""Figures -> charts as coordinates, which templates/charts.html draws as SVG.
+"""Figures -> charts as coordinates, which templates/macros.html draws as SVG.
 
 Not matplotlib: its SVG has colours and sizes of its own, where these take those of the page, light
 or dark, and its text is text.

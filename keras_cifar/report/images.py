@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE
 from keras_cifar.measure.grad_cam import first_filters, grad_cam
+from keras_cifar.measure.mosaic import mosaic
 from keras_cifar.measure.predictions import Predictions
-from keras_cifar.measure.sheets import mosaic
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.report.facts import correct
 

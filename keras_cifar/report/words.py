@@ -8,6 +8,7 @@ from typing import NamedTuple
 from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.measure.intervals import Interval, wilson
 from keras_cifar.measure.metrics import ClassMetrics, Metrics
+from keras_cifar.measure.metrics import confusions as counted_confusions
 
 _PLURALS = {name: "deer" if name == "deer" else f"{name}s" for name in CLASS_NAMES}
 
@@ -64,13 +65,10 @@ class Confusion(NamedTuple):
 
 def confusions(metrics: Metrics) -> list[Confusion]:
     """Returns the confusions that happened, the most frequent first."""
-    found = [
+    return [
         _confusion(actual, predicted, count=count, of=metrics.per_class[actual].examples)
-        for actual, row in zip(CLASS_NAMES, metrics.confusion_matrix, strict=True)
-        for predicted, count in zip(CLASS_NAMES, row, strict=True)
-        if actual != predicted and count
+        for count, actual, predicted in counted_confusions(metrics)
     ]
-    return sorted(found, key=lambda confusion: -confusion.images)
 
 
 def _confusion(actual: str, predicted: str, *, count: int, of: int) -> Confusion:

@@ -30,7 +30,7 @@ class Mutation(NamedTuple):
 
 _FILES, _CHECKPOINT = "keras_cifar.files", "keras_cifar.train.checkpoint"
 _MODEL_DIR, _FOLDER = "keras_cifar.model_dir", "keras_cifar.data.tfds_folder"
-_CALLBACKS, _EVALUATE = "keras_cifar.train.callbacks", "keras_cifar.evaluate"
+_CALLBACKS = "keras_cifar.train.callbacks"
 _FAST, _ARTICLE = "train fast94", "train article"
 _STATE = "[*model.variables, *model.optimizer.variables]"
 _COPIED = '__import__("shutil").copytree({}, {})'
@@ -101,9 +101,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the rename of metrics.json",
-        _EVALUATE,
-        "with replacing(run_dir.metrics) as path:",
-        "for path in [run_dir.metrics]:",
+        _FILES,
+        "with replacing(path) as temporary:",
+        "for temporary in [path]:",
         "evaluate",
     ),
     Mutation("the sync of a version", _MODEL_DIR, "sync_tree(folder)", "pass", "export"),
