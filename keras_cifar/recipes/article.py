@@ -114,6 +114,7 @@ def build_optimizer(
     import keras
 
     from keras_cifar.accelerate.updates import CompiledAdam, CompiledSGD
+    from keras_cifar.optimize.loss_scale import AgreedLossScale
     from keras_cifar.optimize.schedules import warmup_then_cosine
 
     compiled = config.accelerate and config.strategy == "single" and not jit_compile
@@ -127,4 +128,6 @@ def build_optimizer(
         kind = CompiledAdam if compiled else keras.optimizers.Adam
         optimizer = kind(schedule, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if config.precision == "float16" and config.strategy != "single":
+        return AgreedLossScale(optimizer)
     return optimizer

@@ -118,7 +118,8 @@ def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
     Raises:
         OSError: the model is another one. The settings are the same, so the code has changed.
     """
-    model.optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     variables = _variables(model)
     if [of.shape for of in variables] != [of.shape for of in checkpoint.variables]:
         raise OSError(

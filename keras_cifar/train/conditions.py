@@ -12,6 +12,7 @@ from keras_cifar.machine import (
     cpu_model,
     device_kind,
     gpu_names,
+    local_devices,
     onednn,
     package_versions,
     pick_precision,
@@ -19,6 +20,7 @@ from keras_cifar.machine import (
 )
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_record import RunRecord
+from keras_cifar.train.replicas import why_not_shared
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
@@ -31,13 +33,31 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     precision = best if config.precision == "auto" else config.precision
     if precision != best:
         reason = f"as told; {best} is faster here: {reason}"
-    several = len(tf.config.list_physical_devices("GPU")) > 1
-    can_mirror = "mirrored" in RECIPES[config.recipe].strategies
-    strategy = config.strategy
-    if strategy == "auto":
-        strategy = "mirrored" if several and can_mirror else "single"
-    choices = {"precision": f"{precision} ({reason})", **_ways(strategy)}
+    strategy, devices = _settle_strategy(config)
+    choices = {**devices, "precision": f"{precision} ({reason})", **_ways(strategy)}
     return dataclasses.replace(config, precision=precision, strategy=strategy), choices
+
+
+def _settle_strategy(config: TrainConfig) -> tuple[str, dict[str, str]]:
+    """Returns the strategy without "auto", and what to say of it where there are several GPUs."""
+    require_equal_shares(config)
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if config.strategy != "auto" or gpus < 2 or "mirrored" not in RECIPES[config.recipe].strategies:
+        return config.strategy.replace("auto", "single"), {}
+    if fault := why_not_shared(config.batch_size, replicas=gpus):
+        return "single", {"strategy": f"single ({fault} as --batch-size for all)"}
+    return "mirrored", {"strategy": f"mirrored (over {gpus} GPUs)"}
+
+
+def require_equal_shares(config: TrainConfig) -> None:
+    """Refuses a batch size by which some examples would count for more than others.
+
+    Raises:
+        OSError: names the next sizes below and above.
+    """
+    replicas = len(local_devices()) if config.strategy == "mirrored" else 1
+    if fault := why_not_shared(config.batch_size, replicas=replicas):
+        raise OSError(f"--batch-size: {fault}, or --strategy single.")
 
 
 def _ways(strategy: str) -> dict[str, str]:

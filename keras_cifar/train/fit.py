@@ -14,7 +14,7 @@ from keras_cifar.accelerate import xla
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
-from keras_cifar.machine import device_kind
+from keras_cifar.machine import device_kind, local_devices
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -23,6 +23,7 @@ from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
 from keras_cifar.train.display import ProgressDisplay
 from keras_cifar.train.origins import Weights
+from keras_cifar.train.replicas import MeanMoments, draw_own_masks, eval_batch_size
 from keras_cifar.train.tensorboard import tensorboard_callbacks
 
 # What a run starts from: its checkpoint, another model's weights, or random ones.
@@ -92,8 +93,11 @@ def fit(
     display = ProgressDisplay(
         recipe.epoch_costs(config), steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
     )
+    draw_own_masks(model)
+    replicas = model.distribute_strategy.num_replicas_in_sync
     own = [
         *recipe.callbacks(),
+        *([MeanMoments()] if replicas > 1 else []),
         *xla.callbacks(config.strategy),
         StopAtNonFiniteLoss(learning_rate=config.learning_rate),
         RunFiles(run_dir, chosen=chosen, progress=progress, started=started),
@@ -103,13 +107,14 @@ def fit(
         own += tensorboard_callbacks(
             tensorboard, config=config, training=training, validation=validation
         )
+    size = eval_batch_size(len(validation.labels), replicas=replicas, at_most=EVAL_BATCH_SIZE)
     try:
         model.fit(
             recipe.batches(config, examples=training, epochs=range(progress.epoch, config.epochs)),
             epochs=config.epochs,
             initial_epoch=progress.epoch,
             steps_per_epoch=steps_per_epoch,
-            validation_data=eval_batches(validation, batch_size=EVAL_BATCH_SIZE)
+            validation_data=eval_batches(validation, batch_size=size)
             if len(validation.labels)
             else None,
             callbacks=[*own, *callbacks],  # the user's last: theirs may fail
@@ -147,8 +152,7 @@ def compile_in_strategy(config: TrainConfig, *, training: Examples) -> keras.Mod
 def _strategy(name: str) -> tf.distribute.Strategy:
     if name == "single":
         return tf.distribute.get_strategy()
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.MirroredStrategy(local_devices())
 
 
 def compile_model(

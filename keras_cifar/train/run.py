@@ -24,6 +24,7 @@ from keras_cifar.train import checkpoint, origins
 from keras_cifar.train.conditions import (
     device,
     refuse_other_versions,
+    require_equal_shares,
     settle,
     warn_of_another_machine,
 )
@@ -189,6 +190,7 @@ def resume(
         _refuse_finished(run_dir)
         refuse_other_versions(run_dir.path, record.versions)
         warn_of_another_machine(run_dir.path, record)
+        require_equal_shares(config)
         remove_unfinished(run_dir.checkpoint)
         start: Start = checkpoint.load_newest(run_dir.checkpoint)
         if record.origin and not start:
