@@ -6,13 +6,11 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_cifar.evaluate import evaluate
 from keras_cifar.history import read_history
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
-from keras_cifar.train.replicas import eval_batch_size, why_not_shared
 
 TWO_DEVICES = """
 import json, keras, numpy as np
@@ -121,6 +119,7 @@ def test_a_mirrored_run_resumes_to_the_bit(trained):
 # Each function leaves what it found in `found`. The second device gets the second half of a batch.
 PARTS = """
 from keras_cifar.cifar10 import SAMPLE
+from keras_cifar.data.pipeline import WHOLE
 from keras_cifar.data.prepare import load
 from keras_cifar.optimize.loss_scale import AgreedLossScale
 from keras_cifar.recipes import RECIPES
@@ -175,7 +174,7 @@ for precision in "bfloat16", "float16":
     )
     with strategy.scope():
         model = compile_model(config, examples=examples, steps=2, device="GPU")
-    batches = RECIPES["article"].batches(config, examples=examples, epochs=range(1))
+    batches = RECIPES["article"].batches(config, examples=examples, epochs=range(1), share=WHOLE)
     model.fit(batches, steps_per_epoch=2, verbose=0, shuffle=False)
     found[precision] = [type(model.optimizer).__name__, int(model.optimizer.iterations.numpy())]
 print(json.dumps(found))
@@ -211,49 +210,13 @@ def test_the_layers_for_gpus_train_in_half_precision(found):
     assert found["float16"][0] == "AgreedLossScale"
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "replicas", "reason"),
-    [
-        (50, 1, None),
-        (50, 2, None),
-        (51, 2, "2 devices cannot share 51 images equally. Take 50 or 52"),
-        (3, 8, "8 devices cannot share 3 images equally. Take 8"),
-    ],
-)
-def test_a_batch_must_be_shared_equally(batch_size, replicas, reason):
-    assert why_not_shared(batch_size, replicas=replicas) == reason
-
-
 @pytest.mark.slow
 def test_a_batch_that_two_devices_cannot_share_is_refused(in_a_process, config, tmp_path):
     config = dataclasses.replace(config, batch_size=51)
     run = f"train({config!r}, RunDir(pathlib.Path({str(tmp_path / 'run')!r})), data_dir=data_dir)"
     ended = in_a_process(TWO_DEVICES, run)
     assert ended.stderr.endswith(
-        "OSError: --batch-size: 2 devices cannot share 51 images equally. Take 50 or 52, or "
-        "--strategy single.\n"
+        "OSError: --batch-size: of 51, 51 images are trained on in a step, which 2 replicas cannot "
+        "share equally. Take a multiple of 2.\n"
     )
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("count", "replicas", "size"),
-    [(100, 1, 50), (101, 1, 50), (0, 8, 50), (101, 2, 49), (100, 8, 50), (111, 8, 48)],
-)
-def test_validation_leaves_no_device_without_an_image(count, replicas, size):
-    assert eval_batch_size(count, replicas=replicas, at_most=50) == size
-
-
-def test_onednn_still_cannot_convolve_no_images():
-    """When it can, `eval_batch_size` can go."""
-    channels = tf.ones(8)
-    convolved = tf.nn.conv2d(tf.zeros([0, 32, 32, 3]), tf.ones([3, 3, 3, 8]), 1, "SAME")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="got 8 and 3"):
-        tf.raw_ops.FusedBatchNormV3(
-            x=convolved,
-            scale=channels,
-            offset=channels,
-            mean=channels,
-            variance=channels,
-            is_training=False,
-        )

@@ -18,3 +18,12 @@ class AgreedLossScale(keras.optimizers.LossScaleOptimizer):
         """Returns whether all gradients of all replicas are finite, the same on each."""
         overflows = tf.cast(~super().check_finite(grads), tf.float32)
         return tf.distribute.get_replica_context().all_reduce("sum", overflows) == 0
+
+
+def agreed(
+    optimizer: keras.optimizers.Optimizer, *, precision: str, strategy: str
+) -> keras.optimizers.Optimizer:
+    """Wraps an optimiser where several replicas are to train in float16."""
+    if precision != "float16" or strategy == "single":
+        return optimizer
+    return AgreedLossScale(optimizer)

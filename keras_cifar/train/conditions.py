@@ -1,12 +1,15 @@
 """What a run is trained under: settings without "auto", versions, a device; resume under others."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import tensorflow as tf
 
 from keras_cifar.accelerate import xla
+from keras_cifar.distribute.cluster import find_cluster
 from keras_cifar.machine import (
     ONEDNN,
     cpu_model,
@@ -20,7 +23,6 @@ from keras_cifar.machine import (
 )
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_record import RunRecord
-from keras_cifar.train.replicas import why_not_shared
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
@@ -35,37 +37,92 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
         reason = f"as told; {best} is faster here: {reason}"
     strategy, devices = _settle_strategy(config)
     choices = {**devices, "precision": f"{precision} ({reason})", **_ways(strategy)}
-    return dataclasses.replace(config, precision=precision, strategy=strategy), choices
+    config = dataclasses.replace(config, precision=precision, strategy=strategy)
+    require_equal_shares_here(config)
+    return config, choices
 
 
 def _settle_strategy(config: TrainConfig) -> tuple[str, dict[str, str]]:
-    """Returns the strategy without "auto", and what to say of it where there are several GPUs."""
-    require_equal_shares(config)
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if config.strategy != "auto" or gpus < 2 or "mirrored" not in RECIPES[config.recipe].strategies:
-        return config.strategy.replace("auto", "single"), {}
-    if fault := why_not_shared(config.batch_size, replicas=gpus):
-        return "single", {"strategy": f"single ({fault} as --batch-size for all)"}
+    """Returns the strategy without "auto", and what to say of several GPUs."""
+    if config.strategy != "auto":
+        return config.strategy, {}
+    if cluster := _of_cluster(config):
+        return cluster, {}
+    gpus = len(gpu_names())
+    if gpus < 2 or "mirrored" not in RECIPES[config.recipe].strategies:
+        return "single", {}
+    try:
+        require_equal_shares(config, replicas=gpus)
+    except OSError as error:
+        return "single", {"strategy": f"single ({error})"}
     return "mirrored", {"strategy": f"mirrored (over {gpus} GPUs)"}
 
 
-def require_equal_shares(config: TrainConfig) -> None:
-    """Refuses a batch size by which some examples would count for more than others.
+def _of_cluster(config: TrainConfig) -> str | None:
+    cluster = find_cluster()
+    if cluster is None or len(cluster.addresses) == 1:
+        return None
+    if "multi-worker" not in RECIPES[config.recipe].strategies:
+        raise OSError(
+            f"{cluster.source} names {len(cluster.addresses)} workers, but {config.recipe} trains "
+            "on a single device alone. Start one process, or give --strategy single."
+        )
+    return "multi-worker"
+
+
+def require_equal_shares_here(config: TrainConfig) -> None:
+    """Refuses, before the work, a batch that the devices of this machine cannot share equally.
 
     Raises:
-        OSError: names the next sizes below and above.
+        OSError: as `require_equal_shares`.
     """
-    replicas = len(local_devices()) if config.strategy == "mirrored" else 1
-    if fault := why_not_shared(config.batch_size, replicas=replicas):
-        raise OSError(f"--batch-size: {fault}, or --strategy single.")
+    if config.strategy == "mirrored":
+        require_equal_shares(config, replicas=len(local_devices()))
+
+
+def require_equal_shares(config: TrainConfig, *, replicas: int) -> None:
+    """Refuses a batch that replicas cannot share equally.
+
+    Keras takes the mean of each share, and the mean of those: an example of a small share would
+    count for more.
+
+    Raises:
+        OSError: says what to take.
+    """
+    images = RECIPES[config.recipe].images_per_step(config)
+    if images % replicas:
+        raise OSError(
+            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
+            f"which {replicas} replicas cannot share equally. Take a multiple of {replicas}."
+        )
+
+
+def require_one_process(config: TrainConfig, *, option: str) -> None:
+    """Raises OSError if settings without "auto" are of several workers."""
+    if config.strategy == "multi-worker":
+        raise OSError(f"{option}: is for one process; several workers train a run. Leave it out.")
 
 
 def _ways(strategy: str) -> dict[str, str]:
-    """Returns how this process computes, and why, by name: "oneDNN", and on a GPU "XLA"."""
+    """Returns how it is computed, and why, by name: "oneDNN", and on a GPU "XLA", say."""
     ways = {"oneDNN": onednn()}
+    if strategy == "multi-worker" and (cluster := find_cluster()):
+        ways["workers"] = str(len(cluster.addresses)), f"as {cluster.source} says"
     if device_kind() == "GPU":
         ways["XLA"] = xla.state(strategy, device="GPU")
     return {name: f"{state} ({reason})" for name, (state, reason) in ways.items()}
+
+
+@contextmanager
+def out_of_memory_in_words(config: TrainConfig) -> Iterator[None]:
+    """Turns TensorFlow's error, which lists what is allocated, into a MemoryError that helps."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(
+            f"--batch-size: {config.batch_size} images at a time need more memory than "
+            f"{device()} has left. Take fewer, or end what else uses it."
+        ) from error
 
 
 def device() -> str:
