@@ -20,10 +20,7 @@ class AgreedLossScale(keras.optimizers.LossScaleOptimizer):
         return tf.distribute.get_replica_context().all_reduce("sum", overflows) == 0
 
 
-def agreed(
-    optimizer: keras.optimizers.Optimizer, *, precision: str, strategy: str
-) -> keras.optimizers.Optimizer:
-    """Wraps an optimiser where several replicas are to train in float16."""
-    if precision != "float16" or strategy == "single":
-        return optimizer
-    return AgreedLossScale(optimizer)
+def agreed(optimizer: keras.optimizers.Optimizer, *, precision: str) -> keras.optimizers.Optimizer:
+    """Wraps an optimiser under whose strategy several replicas train in float16."""
+    is_shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return AgreedLossScale(optimizer) if is_shared and precision == "float16" else optimizer

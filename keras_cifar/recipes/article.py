@@ -142,4 +142,4 @@ def build_optimizer(
         kind = CompiledAdam if compiled else keras.optimizers.Adam
         optimizer = kind(schedule, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return agreed(optimizer, precision=config.precision, strategy=config.strategy)
+    return agreed(optimizer, precision=config.precision)

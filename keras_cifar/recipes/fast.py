@@ -107,7 +107,7 @@ class FastRecipe:
         )
         optimizer = self._optimizer(config, model=model, steps=steps)
         model.compile(
-            optimizer=agreed(optimizer, precision=config.precision, strategy=config.strategy),
+            optimizer=agreed(optimizer, precision=config.precision),
             loss=smoothed_cross_entropy(self.label_smoothing),
             metrics=["accuracy"],
             jit_compile=jit_compile,
