@@ -182,8 +182,10 @@ def _fit(
     replicas = strategy.num_replicas_in_sync
     require_equal_shares(config, replicas=replicas)
     draw_own_masks(model)
+    batches = partial(recipe.batches, config, examples=training, epochs=epochs)
     model.fit(
-        shared_out(partial(recipe.batches, config, examples=training, epochs=epochs), strategy),
+        # Without end: else workers would ask each other before each step whether there is one.
+        shared_out(lambda share: batches(share=share).repeat(), strategy),
         epochs=config.epochs,
         initial_epoch=first_epoch,
         steps_per_epoch=len(training.labels) // config.batch_size,

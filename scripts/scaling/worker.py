@@ -69,9 +69,10 @@ class Trainer:
         config, clock = replace(self.config, batch_size=images), Clock()
 
         def batches(share: Any) -> tf.data.Dataset:
-            epochs = range(-(-(count + 1) * images // len(self.examples.labels)) + 1)
             recipe = RECIPES[config.recipe]
-            return recipe.batches(config, examples=self.examples, epochs=epochs, share=share)
+            return recipe.batches(
+                config, examples=self.examples, epochs=range(1), share=share
+            ).repeat()
 
         data = shared_out(batches, self.model.distribute_strategy)
         self.model.fit(data, steps_per_epoch=count + 1, callbacks=[clock], shuffle=False, verbose=0)
