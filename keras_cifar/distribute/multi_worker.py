@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_cifar.data.pipeline import WHOLE, Share
+from keras_cifar.data.pipeline import Share
 
 Logs = dict[str, Any]
 
@@ -29,11 +29,11 @@ class MultiWorkerFit:
     """What a model class puts before Keras's to be fitted on several workers."""
 
     def train_step(self, data: Any) -> Logs:
-        """Returns Keras's metrics, each with shape (1,)."""
+        """Returns Keras's metrics, with the axis that it will ask for."""
         return _with_axis(super().train_step(data))  # type: ignore[misc]
 
     def test_step(self, data: Any) -> Logs:
-        """Returns Keras's metrics, each with shape (1,)."""
+        """Returns Keras's metrics, with the axis that it will ask for."""
         return _with_axis(super().test_step(data))  # type: ignore[misc]
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -46,6 +46,9 @@ class MultiWorkerFit:
 
 
 def _with_axis(metrics: Logs) -> Logs:
+    # As Keras asks: a cluster of one worker is as no cluster.
+    if not tf.distribute.get_strategy().extended._in_multi_worker_mode():
+        return metrics
     return {name: tf.reshape(value, [1]) for name, value in metrics.items()}
 
 
@@ -63,9 +66,9 @@ class MultiWorkerModel(MultiWorkerFit, keras.Model):
 def shared_out(
     make: Callable[..., tf.data.Dataset], strategy: tf.distribute.Strategy
 ) -> tf.data.Dataset:
-    """Returns the dataset that this process fits on, `make(share=...)` of its own share."""
+    """Returns what this process fits on: what `make` makes, of its own `share` if it has one."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return make(share=WHOLE)
+        return make()
 
     def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
         here = context.num_replicas_in_sync // context.num_input_pipelines
