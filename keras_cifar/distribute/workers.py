@@ -91,7 +91,7 @@ class Workers:
             variable.assign(value.numpy())
 
     def end(self) -> None:
-        """Has the chief, with whom all connections end, end last; that of others matters no more."""
+        """Has the chief, with whom all connections end, end last."""
         with suppress(*_FAILURES):
             self._say(f"ended/{self.cluster.rank}", "")
             if self.is_chief:

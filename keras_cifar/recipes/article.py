@@ -126,6 +126,7 @@ def build_optimizer(
     import keras
 
     from keras_cifar.accelerate.updates import CompiledAdam, CompiledSGD
+    from keras_cifar.optimize.loss_scale import agreed
     from keras_cifar.optimize.schedules import warmup_then_cosine
 
     compiled = config.accelerate and config.strategy == "single" and not jit_compile
@@ -139,4 +140,4 @@ def build_optimizer(
         kind = CompiledAdam if compiled else keras.optimizers.Adam
         optimizer = kind(schedule, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return agreed(optimizer, precision=config.precision)

@@ -96,6 +96,7 @@ class FastRecipe:
         from keras_cifar.data.on_device import make_batch, mirror_half
         from keras_cifar.optimize.hardest import HardestModel, MultiWorkerHardestModel
         from keras_cifar.optimize.loss import smoothed_cross_entropy
+        from keras_cifar.optimize.loss_scale import agreed
 
         is_shared = config.strategy == "multi-worker"
         model = (MultiWorkerHardestModel if is_shared else HardestModel)(
@@ -104,8 +105,9 @@ class FastRecipe:
             make_batch=partial(make_batch, shift=self.shift, cutout=self.cutout),
             kept=self.images_per_step(config),
         )
+        optimizer = self._optimizer(config, model=model, steps=steps)
         model.compile(
-            optimizer=self._optimizer(config, model=model, steps=steps),
+            optimizer=agreed(optimizer, precision=config.precision),
             loss=smoothed_cross_entropy(self.label_smoothing),
             metrics=["accuracy"],
             jit_compile=jit_compile,
