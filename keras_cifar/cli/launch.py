@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from keras_cifar.cli.several import STRATEGY, config_of, parse_train, settings
+from keras_cifar.cli.several import STRATEGY, complete, config_of, parse_train, settings
 from keras_cifar.cli.starting import new_name, refuse_other_settings
 from keras_cifar.launch import Share, held_ports, run_workers, share_out
 from keras_cifar.run_dir import RunDir, is_group, new_run, newest_to_resume
@@ -25,12 +25,12 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
     They share its CPU cores or its GPUs. Worker 0 shows the progress; the lines of the others are
     marked. When one fails, all end.
     """
-    run = _run(parse_train(arguments))
+    train = parse_train(arguments)
+    run = _run(train)
     with held_ports(workers) as ports:
         shares = share_out(ports)
         click.echo(f"{run.path}: {in_words(shares)}", err=True)
-        told = ["--strategy", STRATEGY, "--run-dir", str(run.path)]
-        ending = run_workers([*arguments, *told], shares)
+        ending = run_workers(complete(arguments, train, run.path), shares)
     if ending.exit_code:
         again = f"keras-cifar launch --workers {workers} -- train --resume --run-dir"
         way_on = f" Go on with: {again} {shlex.quote(str(run.path))}" if run.is_unfinished else ""

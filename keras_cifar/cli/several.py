@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -48,3 +49,13 @@ def config_of(context: click.Context) -> TrainConfig:
     """Returns the settings that a new run will have; what is wrong with them is wrong usage."""
     with context.scope(cleanup=False):
         return config_from(settings(context) | {"strategy": STRATEGY})
+
+
+def complete(arguments: Sequence[str], train: click.Context, run: Path) -> list[str]:
+    """Returns the arguments with what makes them the same for all workers: strategy and run."""
+    added = []
+    if train.params["strategy"] != STRATEGY:
+        added += ["--strategy", STRATEGY]
+    if train.params["run_dir"] is None:
+        added += ["--run-dir", str(run)]
+    return [*arguments, *added]
