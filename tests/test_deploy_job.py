@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 
 from keras_cifar.cli import main
 from keras_cifar.deploy import job_image, write_job
+from keras_cifar.launch import held_ports
+from keras_cifar.run_dir import RunDir
 
 TRAIN = ["train", "--dataset", "sample", "--epochs", "1", "--run-dir", "runs/My Run"]
 # The first one that takes all of it, and the newest.
@@ -168,15 +171,17 @@ def test_a_failed_worker_is_started_again_but_not_one_that_was_told_wrong(job, d
 # The commands
 
 
-def run_pod(job, *, folder, index=0, **environment):
+def run_pod(job, *, folder, index=0, hosts=None):
     """Runs a pod's command as Kubernetes starts it, in a folder in the place of the volume's."""
     container = container_of(job)
-    variables = environment_of(container, index=index)
+    variables = environment_of(container, index=index) | {"TF_GRPC_REUSE_PORT": "1"}
+    for name, address in (hosts or {}).items():
+        variables["TF_CONFIG"] = variables["TF_CONFIG"].replace(name, address)
     command = [expanded(word, variables) for word in (*container["command"], *container["args"])]
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=os.environ | variables | environment,
+        env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -207,6 +212,54 @@ def test_runs_and_options_of_any_name(run, tmp_path):
         ["bash", "-c", f'{show}\nprintf "%s\\0" "${{begin[@]}}"'], capture_output=True, check=True
     ).stdout
     assert shown.decode().split("\0")[:-1] == words
+
+
+# A few steps an epoch.
+FEW_IMAGES = ("--dataset", "sample", "--validation-fraction", "0.9", "--batch-size", "100")
+SRUN = """#!/bin/bash
+# In the place of Slurm's: a task for each of two workers, both on this machine.
+while [ "$1" != keras-cifar ]; do shift; done
+export SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST=localhost SLURM_STEP_TASKS_PER_NODE=2
+SLURM_PROCID=0 "$@" & SLURM_PROCID=1 "$@" &
+status=0
+for job in 1 2; do wait "%$job" || status=$?; done
+exit "$status"
+"""
+
+
+@pytest.fixture
+def on_path(tmp_path, monkeypatch):
+    """As in the environment that has keras-cifar, on a machine that has srun."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "srun").write_text(SRUN)
+    (programs / "srun").chmod(0o755)
+    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(path))
+
+
+@pytest.mark.slow
+def test_the_pods_train_a_run_and_are_done_when_started_again(tmp_path, on_path):
+    run = RunDir(tmp_path / "runs" / "run")
+    train = ("train", *FEW_IMAGES, "--epochs", "1")
+    result = invoke(tmp_path / "job", "--", *train, "--run-dir", "runs/run")
+    assert result.exit_code == 0, result.output
+    with held_ports(2) as ports:
+        # In the place of what DNS says in the cluster.
+        there = {
+            f"train-run-{index}.train-run:2222": f"127.0.0.1:{port}"
+            for index, port in enumerate(ports)
+        }
+        pods = [
+            run_pod(tmp_path / "job", folder=tmp_path, index=index, hosts=there)
+            for index in range(2)
+        ]
+        said = [pod.communicate(timeout=600)[0] for pod in pods]
+    assert [pod.returncode for pod in pods] == [0, 0], said
+    assert run.has_ended
+    assert len(run.history.read_text().splitlines()) == 2
+    with run_pod(tmp_path / "job", folder=tmp_path, index=1) as pod:
+        assert pod.communicate(timeout=600)[0] == "runs/run: this run has ended.\n"
 
 
 # Choices

@@ -29,7 +29,7 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
     run = _run(train)
     with held_ports(workers) as ports:
         shares = share_out(ports)
-        click.echo(f"{run.path}: {in_words(shares)}", err=True)
+        click.echo(f"{run.path}: {_in_words(shares)}", err=True)
         ending = run_workers(complete(arguments, train, run.path), shares)
     if ending.exit_code:
         again = f"keras-cifar launch --workers {workers} -- train --resume --run-dir"
@@ -59,7 +59,7 @@ def _run(train: click.Context) -> RunDir:
     return run
 
 
-def in_words(shares: Sequence[Share]) -> str:
+def _in_words(shares: Sequence[Share]) -> str:
     """Returns who gets what: "2 workers, each on 1 CPU core"."""
     first, *others = shares
     if not others:
