@@ -28,7 +28,7 @@ LAYERS = (
     ("run_record",),
     ("recipes",),
     ("accelerate", "optimize"),
-    ("model",),
+    ("model", "distribute"),
     ("data",),
     ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
     ("cifar10", "serving", "machine", "files", "errors"),

@@ -1,5 +1,6 @@
 """Train a model, or go on with a run that was interrupted."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from keras_cifar.cli.starting import (
     saying_how_to_resume,
     summary,
 )
+from keras_cifar.distribute.cluster import find_cluster, is_helper
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
@@ -68,7 +70,14 @@ _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name i
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGIES),
-    help="One device, or mirrored over all of this machine." + default_of("strategy"),
+    help="One device, mirrored over all of this machine, or over the workers of a cluster."
+    + default_of("strategy"),
+)
+@click.option(
+    "--sync-batch-norm",
+    is_flag=True,
+    default=None,
+    help="Normalise by the moments of the whole batch, not by those of each device's share.",
 )
 @click.option(
     "--accelerate/--no-accelerate",
@@ -112,6 +121,9 @@ def train(
 
     The defaults are those of the article's recipe; the fast ones have their own.
     """
+    if find_cluster():
+        # TensorFlow warns of each dataset that it shares out.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if find_learning_rate:
         learning_rate.refuse_options_of_runs(
             resume=resume, overwrite=overwrite, seeds=seeds, tensorboard=tensorboard
@@ -131,6 +143,8 @@ def train(
         raise click.UsageError("--seed is for one run, --seeds for several: give one of them.")
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
     for_both: Any = {"seeds": seeds, "tensorboard": tensorboard, "data_dir": data_dir}
+    if is_helper() and (resume or options["strategy"] in (None, "auto", "multi-worker")):
+        return _help(None if resume else config_from(given(options)), data_dir=data_dir)
     if resume:
         run = RunDir(run_dir) if run_dir else newest_to_resume()
         if seeds or is_group(run.path):
@@ -167,3 +181,15 @@ def train(
             )
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
+
+
+def _help(config: TrainConfig | None, *, data_dir: Path | None) -> None:
+    """Trains as a worker that is not the chief: it has no run, and says no more than what fails."""
+    start_tensorflow(trains=True)
+    from keras_cifar import train as stage
+
+    nowhere = RunDir(Path())
+    if config:
+        stage.train(config, nowhere, data_dir=data_dir)
+    else:
+        stage.resume(nowhere, data_dir=data_dir)

@@ -1,5 +1,7 @@
 """What is done to the images of a batch; each function pure, its randomness an argument."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -8,6 +10,22 @@ from keras_cifar.cifar10 import IMAGE_SHAPE, MEAN
 
 # TensorFlow's own choice depends on the device: XLA's would be another one than the CPU's.
 GENERATOR = "philox"
+
+
+class Part(NamedTuple):
+    """Where some images are in their batch, so that they get the randomness that is theirs.
+
+    Attributes:
+        first: place of the first one of them.
+        of: images in the batch.
+    """
+
+    first: int | tf.Tensor
+    of: int | tf.Tensor
+
+    def cut(self, values: tf.Tensor, *, count: tf.Tensor) -> tf.Tensor:
+        """Returns what is theirs of a tensor (..., of): (..., count)."""
+        return values[..., self.first : self.first + count]
 
 
 def random_shifts(count: tf.Tensor, *, at_most: int, seed: tf.Tensor) -> tf.Tensor:

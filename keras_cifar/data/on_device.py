@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_cifar.cifar10 import IMAGE_SHAPE
 from keras_cifar.data.augment import (
     GENERATOR,
+    Part,
     cut_out,
     random_shifts,
     resize,
@@ -34,7 +35,13 @@ def mirror_half(images: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.u
 
 
 def plan_steps(
-    count: int, *, batch_size: int, seed: int, epochs: range, sizes: Sequence[int]
+    count: int,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    sizes: Sequence[int],
+    copies: int = 1,
 ) -> tf.data.Dataset:
     """Tells for each step what `make_batch` needs, the same for the same seed.
 
@@ -45,6 +52,7 @@ def plan_steps(
         seed: with the epoch's number, fixes the order and the augmentation of that epoch.
         epochs: which epochs to give.
         sizes: side of the images in each epoch of the run, in pixels.
+        copies: of each plan, one after the other: one for each replica that takes from here.
 
     Returns:
         positions int64 (batch_size,); key int64 (2,); mirrored bool (); resize float32 (side, 32).
@@ -59,7 +67,10 @@ def plan_steps(
             return {"positions": positions, "key": key, "mirrored": mirrored, "resize": matrix}
 
         first = epoch * steps_per_epoch
-        return tf.data.Dataset.range(first, first + steps_per_epoch).map(plan)
+        last = first + steps_per_epoch
+        return tf.data.Dataset.range(first * copies, last * copies).map(
+            lambda element: plan(element // copies)
+        )
 
     steps_per_epoch = count // batch_size
     # A run that was killed after its last epoch has none left.
@@ -69,7 +80,12 @@ def plan_steps(
 
 
 def make_batch(
-    plan: dict[str, tf.Tensor], examples: Examples, *, shift: int, cutout: int
+    plan: dict[str, tf.Tensor],
+    examples: Examples,
+    *,
+    shift: int,
+    cutout: int,
+    part: Part | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Gathers and augments the images of a step.
 
@@ -78,6 +94,7 @@ def make_batch(
         examples: tensors on the device, the images as `mirror_half` gives them.
         shift: pixels by which an image is moved at most.
         cutout: side of the square that is blanked, in pixels; 0 for none.
+        part: where the positions are in their step, if others train on the rest, without cutout.
 
     Returns:
         images uint8 (batch, side, side, 3), labels int64 (batch,).
@@ -87,9 +104,10 @@ def make_batch(
         tf.random.experimental.stateless_split(plan["key"], alg=GENERATOR)
     )
     count = tf.shape(images)[0]
+    part = part or Part(0, of=count)
     images = shift_and_mirror(
         images,
-        shifts=random_shifts(count, at_most=shift, seed=shift_key),
+        shifts=part.cut(random_shifts(part.of, at_most=shift, seed=shift_key), count=count),
         mirrored=tf.fill([count], plan["mirrored"]),
     )
     if cutout:

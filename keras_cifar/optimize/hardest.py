@@ -1,13 +1,16 @@
 """Training on the hardest examples of each batch, which the device makes itself."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_cifar.data.augment import Part
 from keras_cifar.data.examples import Examples
+from keras_cifar.distribute.multi_worker import MultiWorkerFit
 
 Plan = dict[str, tf.Tensor]
 
@@ -37,13 +40,21 @@ class HardestModel(keras.Model):
         kept: int,
     ) -> None:
         super().__init__(network.inputs, network.outputs, name=network.name)
-        self.examples = Examples(*(tf.Variable(part, trainable=False) for part in examples))
+        self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        # Variables of several workers would be sent to them by the chief; these all have.
+        hold = tf.constant if self.replicas > 1 else partial(tf.Variable, trainable=False)
+        self.examples = Examples(*map(hold, examples))
         self.make_batch = make_batch
         self.kept = kept
         # float32 (examples,): the loss of each when it was last trained on; before that, nothing is
         # harder.
         unseen = np.full(len(examples.labels), np.inf, np.float32)
-        self.last_losses = tf.Variable(unseen, trainable=False, name="last_losses")
+        self.last_losses = tf.Variable(
+            unseen,
+            trainable=False,
+            name="last_losses",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
 
     @property
     def variables(self) -> list[Any]:
@@ -51,9 +62,13 @@ class HardestModel(keras.Model):
         return [*super().variables, self.last_losses]
 
     def train_step(self, plan: Plan) -> dict[str, Any]:
-        """Trains on a batch; notes the loss of each of its examples."""
-        positions = hardest(plan["positions"], self.last_losses, count=self.kept)
-        images, labels = self.make_batch({**plan, "positions": positions}, self.examples)
+        """Trains on a batch, or a replica's part of it; notes the loss of each of its examples."""
+        chosen = hardest(plan["positions"], self.last_losses, count=self.kept)
+        replica = tf.distribute.get_replica_context()
+        size = self.kept // self.replicas
+        part = Part(replica.replica_id_in_sync_group * size, of=self.kept)
+        positions = part.cut(chosen, count=size)
+        images, labels = self.make_batch({**plan, "positions": positions}, self.examples, part=part)
         with tf.GradientTape() as tape:
             logits = self(images, training=True)
             loss = self.compute_loss(images, labels, logits)
@@ -62,12 +77,20 @@ class HardestModel(keras.Model):
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        self.last_losses.scatter_nd_update(positions[:, tf.newaxis], losses)
+        self._note(chosen, replica.all_gather(losses, axis=0) if self.replicas > 1 else losses)
         for metric in self.metrics:
             if metric.name == "loss":
-                metric.update_state(loss)
+                metric.update_state(loss * self.replicas)  # Keras has divided it
         metrics: dict[str, Any] = self.compute_metrics(images, labels, logits)
         return metrics
+
+    def _note(self, positions: tf.Tensor, losses: tf.Tensor) -> None:
+        noted = tf.tensor_scatter_nd_update(self.last_losses, positions[:, tf.newaxis], losses)
+        self.last_losses.assign(noted)
+
+
+class MultiWorkerHardestModel(MultiWorkerFit, HardestModel):
+    """The same for several workers, each of which trains on its part of a step."""
 
 
 def hardest(positions: tf.Tensor, last_losses: tf.Tensor, *, count: int) -> tf.Tensor:

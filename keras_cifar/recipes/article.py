@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from keras_cifar.data.examples import Examples
+    from keras_cifar.data.pipeline import Share
     from keras_cifar.recipes.config import TrainConfig
 
 MOMENTUM = 0.9
@@ -38,7 +39,7 @@ class ArticleRecipe:
             validation_fraction=0.2,
         ),
     }
-    strategies = ("single", "mirrored")
+    strategies = ("single", "mirrored", "multi-worker")
 
     def build_model(self, *, seed: int) -> keras.Sequential:
         """Returns the article's network."""
@@ -59,9 +60,14 @@ class ArticleRecipe:
         import keras
 
         from keras_cifar.accelerate import accelerate
+        from keras_cifar.distribute.multi_worker import MultiWorkerModel, synchronise
 
         model = self.build_model(seed=config.seed)
+        if config.sync_batch_norm:
+            synchronise(model)
         model_to_fit = accelerate(model, device=device) if config.accelerate else model
+        if config.strategy == "multi-worker":
+            model_to_fit = MultiWorkerModel(model_to_fit)
         model_to_fit.compile(
             optimizer=build_optimizer(config, steps=steps, jit_compile=jit_compile),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -74,19 +80,27 @@ class ArticleRecipe:
         """Sets them."""
         model.set_weights(weights)
 
-    def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
+    def images_per_step(self, config: TrainConfig) -> int:
+        """Returns the batch size."""
+        return config.batch_size
+
+    def batches(
+        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share
+    ) -> tf.data.Dataset:
         """Returns images, cropped and mirrored at random, and labels."""
         from keras_cifar.data.pipeline import train_batches
 
         return train_batches(
-            examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs
+            examples, batch_size=config.batch_size, seed=config.seed, epochs=epochs, share=share
         )
 
     def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
         """Returns the first of `batches` of an epoch."""
         from keras_cifar.data.examples import Examples
+        from keras_cifar.data.pipeline import WHOLE
 
-        batches = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
+        epochs = range(epoch, epoch + 1)
+        batches = self.batches(config, examples=examples, epochs=epochs, share=WHOLE)
         return Examples(*next(batches.as_numpy_iterator()))
 
     def epoch_costs(self, config: TrainConfig) -> list[float]:

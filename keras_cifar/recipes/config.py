@@ -10,7 +10,7 @@ from keras_cifar.cifar10 import DATASETS, NUM_CLASSES
 from keras_cifar.recipes.table import RECIPES
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-STRATEGIES = ("auto", "single", "mirrored")
+STRATEGIES = ("auto", "single", "mirrored", "multi-worker")
 # What a run's model can be evaluated on.
 SPLITS = ("test", "validation", "train")
 MAX_SEED = 2**31 - 1
@@ -18,7 +18,7 @@ MAX_SEED = 2**31 - 1
 _KINDS = {
     **dict.fromkeys(("epochs", "batch_size", "seed"), int),
     **dict.fromkeys(("learning_rate", "weight_decay", "validation_fraction"), float),
-    "accelerate": bool,
+    **dict.fromkeys(("accelerate", "sync_batch_norm"), bool),
 }
 _RECIPE = next(iter(RECIPES))
 _OPTIMIZER, _DEFAULTS = next(iter(RECIPES[_RECIPE].defaults.items()))
@@ -42,7 +42,10 @@ class TrainConfig:
         seed: decides split, initial weights, order, augmentation and dropout; 0 to 2**31 - 1.
         validation_fraction: share of each class of the training images kept for validation.
         precision: of activations and gradients; weights are float32.
-        strategy: "single" device or "mirrored" over all of one machine.
+        strategy: "single" device, "mirrored" over all of one machine, or "multi-worker" over the
+            processes that TF_CONFIG or Slurm names.
+        sync_batch_norm: whether batch normalisation takes the moments of the whole batch in place
+            of those of each replica's share.
         accelerate: whether layers are replaced by faster ones of the same function while it trains
             (`keras_cifar.accelerate`).
     """
@@ -59,6 +62,7 @@ class TrainConfig:
     precision: str = "auto"
     strategy: str = "auto"
     accelerate: bool = True
+    sync_batch_norm: bool = False
 
     @classmethod
     def of(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from keras_cifar.data.examples import Examples
+    from keras_cifar.data.pipeline import Share
     from keras_cifar.optimize.group_sgd import Group
     from keras_cifar.recipes.config import TrainConfig
 
@@ -49,8 +50,7 @@ class FastRecipe:
         kernel_momentum: of Muon.
         lookahead_decay: share of themselves that lookahead's slow weights keep at the end of the
             run; 0 for no slow weights.
-        strategies: as every recipe's. The images lie on one device, and lookahead averages all
-            weights after a step on it.
+        strategies: as every recipe's. Lookahead averages all weights after a step on one device.
     """
 
     defaults: dict[str, Defaults]
@@ -94,14 +94,15 @@ class FastRecipe:
     ) -> keras.Model:
         """Returns the network, compiled; its steps take elements of `batches`."""
         from keras_cifar.data.on_device import make_batch, mirror_half
-        from keras_cifar.optimize.hardest import HardestModel
+        from keras_cifar.optimize.hardest import HardestModel, MultiWorkerHardestModel
         from keras_cifar.optimize.loss import smoothed_cross_entropy
 
-        model = HardestModel(
+        is_shared = config.strategy == "multi-worker"
+        model = (MultiWorkerHardestModel if is_shared else HardestModel)(
             self._network(config, examples=examples, device=device),
             examples=examples._replace(images=mirror_half(examples.images, seed=config.seed)),
             make_batch=partial(make_batch, shift=self.shift, cutout=self.cutout),
-            kept=round(config.batch_size * self.kept),
+            kept=self.images_per_step(config),
         )
         model.compile(
             optimizer=self._optimizer(config, model=model, steps=steps),
@@ -118,9 +119,12 @@ class FastRecipe:
     def _network(self, config: TrainConfig, *, examples: Examples, device: str) -> keras.Model:
         """Returns the network for images of any size, its first layer whitening `examples`."""
         from keras_cifar.accelerate import accelerate
+        from keras_cifar.distribute.multi_worker import synchronise
         from keras_cifar.model.whitening import WHITENING_IMAGES, whitening_filters
 
         network = self.build_model(seed=config.seed, image_shape=(None, None, 3))
+        if config.sync_batch_norm:
+            synchronise(network)
         if config.accelerate:
             network = accelerate(network, device=device)
         kernel = network.get_layer("whitening").kernel
@@ -168,8 +172,17 @@ class FastRecipe:
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
         optimizer.restart_slow_weights()
 
-    def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
-        """Returns plans of steps: which images, how they are augmented, and their size."""
+    def images_per_step(self, config: TrainConfig) -> int:
+        """Returns how many of a batch are kept."""
+        return round(config.batch_size * self.kept)
+
+    def batches(
+        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share
+    ) -> tf.data.Dataset:
+        """Returns plans of steps: which images, how they are augmented, and their size.
+
+        All replicas get the same plans, and take their parts after the hardest are known.
+        """
         from keras_cifar.data.on_device import plan_steps
 
         return plan_steps(
@@ -178,6 +191,7 @@ class FastRecipe:
             seed=config.seed,
             epochs=epochs,
             sizes=self._sizes(config),
+            copies=len(share.replicas),
         )
 
     def _sizes(self, config: TrainConfig) -> list[int]:
@@ -188,8 +202,10 @@ class FastRecipe:
     def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
         """Returns the images of an epoch's first step, those included that it leaves out."""
         from keras_cifar.data.on_device import make_batch, mirror_half
+        from keras_cifar.data.pipeline import WHOLE
 
-        plans = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
+        epochs = range(epoch, epoch + 1)
+        plans = self.batches(config, examples=examples, epochs=epochs, share=WHOLE)
         mirrored = examples._replace(images=mirror_half(examples.images, seed=config.seed))
         images, labels = make_batch(
             next(iter(plans)), mirrored, shift=self.shift, cutout=self.cutout
@@ -233,6 +249,7 @@ def _airbench94(
         bias_rate=0.053 * batch_size / learning_rate,
         head_rate=0.67 * batch_size / learning_rate,
         lookahead_decay=0.0,
+        strategies=("single", "multi-worker"),
         **settings,
     )
 

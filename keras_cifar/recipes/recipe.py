@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from keras_cifar.data.examples import Examples
+    from keras_cifar.data.pipeline import Share
     from keras_cifar.recipes.config import TrainConfig
 
 
@@ -59,8 +60,13 @@ class Recipe(Protocol):
     def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:
         """Has a compiled model start from other weights, in the order of `build_model`'s."""
 
-    def batches(self, config: TrainConfig, *, examples: Examples, epochs: range) -> tf.data.Dataset:
-        """Returns what `fit` is given for these epochs."""
+    def images_per_step(self, config: TrainConfig) -> int:
+        """Returns how many images a step trains on, which replicas share."""
+
+    def batches(
+        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share
+    ) -> tf.data.Dataset:
+        """Returns what `fit` is given for these epochs, by one process of perhaps several."""
 
     def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
         """Returns the first images of an epoch as the network sees them, and their labels.

@@ -63,7 +63,7 @@ def save(folder: Path, *, model: keras.Model, progress: Progress) -> None:
     Raises:
         OSError: the disk is full, for one; the earlier checkpoints are as they were.
     """
-    arrays = {f"variable_{n}": value.numpy() for n, value in enumerate(_variables(model))}
+    arrays = {f"variable_{n}": value.numpy() for n, value in enumerate(variables(model))}
     content = io.BytesIO()
     np.savez(content, progress=np.array(json.dumps(asdict(progress))), **arrays)
     with replacing(folder / f"epoch-{progress.epoch:05d}.ckpt") as path:
@@ -72,7 +72,7 @@ def save(folder: Path, *, model: keras.Model, progress: Progress) -> None:
         old.unlink()
 
 
-def _variables(model: keras.Model) -> list[keras.Variable]:
+def variables(model: keras.Model) -> list[keras.Variable]:
     """All that training changes: weights, moving moments, dropout's generators, the optimiser."""
     return [*model.variables, *model.optimizer.variables]
 
@@ -119,13 +119,13 @@ def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
         OSError: the model is another one. The settings are the same, so the code has changed.
     """
     model.optimizer.build(model.trainable_variables)
-    variables = _variables(model)
-    if [of.shape for of in variables] != [of.shape for of in checkpoint.variables]:
+    there = variables(model)
+    if [of.shape for of in there] != [of.shape for of in checkpoint.variables]:
         raise OSError(
             f"The checkpoint of epoch {checkpoint.progress.epoch} is of another network or "
             "optimizer than this keras-cifar builds. Train anew in another --run-dir."
         )
-    for variable, value in zip(variables, checkpoint.variables, strict=True):
+    for variable, value in zip(there, checkpoint.variables, strict=True):
         variable.assign(value)
 
 

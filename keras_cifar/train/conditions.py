@@ -1,12 +1,15 @@
 """What a run is trained under: settings without "auto", versions, a device; resume under others."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import tensorflow as tf
 
 from keras_cifar.accelerate import xla
+from keras_cifar.distribute.cluster import find_cluster
 from keras_cifar.machine import (
     ONEDNN,
     cpu_model,
@@ -36,16 +39,49 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     strategy = config.strategy
     if strategy == "auto":
         strategy = "mirrored" if several and can_mirror else "single"
+        strategy = _of_cluster(config) or strategy
     choices = {"precision": f"{precision} ({reason})", **_ways(strategy)}
     return dataclasses.replace(config, precision=precision, strategy=strategy), choices
 
 
+def _of_cluster(config: TrainConfig) -> str | None:
+    cluster = find_cluster()
+    if cluster is None or len(cluster.addresses) == 1:
+        return None
+    if "multi-worker" not in RECIPES[config.recipe].strategies:
+        raise OSError(
+            f"{cluster.source} names {len(cluster.addresses)} workers, but {config.recipe} trains "
+            "on a single device alone. Start one process, or give --strategy single."
+        )
+    return "multi-worker"
+
+
+def require_one_process(config: TrainConfig, *, option: str) -> None:
+    """Raises OSError if settings without "auto" are of several workers."""
+    if config.strategy == "multi-worker":
+        raise OSError(f"{option}: is for one process; several workers train a run. Leave it out.")
+
+
 def _ways(strategy: str) -> dict[str, str]:
-    """Returns how this process computes, and why, by name: "oneDNN", and on a GPU "XLA"."""
+    """Returns how it is computed, and why, by name: "oneDNN", and on a GPU "XLA", say."""
     ways = {"oneDNN": onednn()}
+    if strategy == "multi-worker" and (cluster := find_cluster()):
+        ways["workers"] = str(len(cluster.addresses)), f"as {cluster.source} says"
     if device_kind() == "GPU":
         ways["XLA"] = xla.state(strategy, device="GPU")
     return {name: f"{state} ({reason})" for name, (state, reason) in ways.items()}
+
+
+@contextmanager
+def out_of_memory_in_words(config: TrainConfig) -> Iterator[None]:
+    """Turns TensorFlow's error, which lists what is allocated, into a MemoryError that helps."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(
+            f"--batch-size: {config.batch_size} images at a time need more memory than "
+            f"{device()} has left. Take fewer, or end what else uses it."
+        ) from error
 
 
 def device() -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from keras_cifar.accelerate import xla
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
+from keras_cifar.distribute.multi_worker import AverageMoments, shared_out
+from keras_cifar.distribute.workers import Workers, workers_of_this_process
 from keras_cifar.machine import device_kind
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
@@ -57,7 +60,7 @@ def fit(
     tensorboard: Path | None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
-    """Trains from `start`, or from the beginning, to the last epoch.
+    """Trains from `start`, or from the beginning, to the last epoch, and writes the run.
 
     Args:
         config: without "auto".
@@ -72,9 +75,10 @@ def fit(
         OSError: `start` is of a run with other settings.
     """
     started = time.perf_counter()
-    training, validation = split_stratified(
-        examples, validation_fraction=config.validation_fraction, seed=config.seed
-    )
+    workers = workers_of_this_process() if config.strategy == "multi-worker" else None
+    if workers:
+        workers.tell("settings", asdict(config))
+    training, validation = _split(config, examples)
     steps_per_epoch = len(training.labels) // config.batch_size
     before = start if isinstance(start, Checkpoint) else None
     progress = before.progress if before else Progress(settings=asdict(config))
@@ -89,13 +93,12 @@ def fit(
         click.echo(f"{run_dir.path}: going on after epoch {progress.epoch}", err=True)
     elif start:
         recipe.set_weights(model, start)
+    if workers:
+        _start_alike(workers, model=model, epoch=progress.epoch)
     display = ProgressDisplay(
         recipe.epoch_costs(config), steps_per_epoch=steps_per_epoch, batch_size=config.batch_size
     )
-    own = [
-        *recipe.callbacks(),
-        *xla.callbacks(config.strategy),
-        StopAtNonFiniteLoss(learning_rate=config.learning_rate),
+    own: list[keras.callbacks.Callback] = [
         RunFiles(run_dir, chosen=chosen, progress=progress, started=started),
         display,
     ]
@@ -104,17 +107,14 @@ def fit(
             tensorboard, config=config, training=training, validation=validation
         )
     try:
-        model.fit(
-            recipe.batches(config, examples=training, epochs=range(progress.epoch, config.epochs)),
-            epochs=config.epochs,
-            initial_epoch=progress.epoch,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=eval_batches(validation, batch_size=EVAL_BATCH_SIZE)
-            if len(validation.labels)
-            else None,
-            callbacks=[*own, *callbacks],  # the user's last: theirs may fail
-            shuffle=False,  # train_batches shuffles; Keras's default only warns
-            verbose=0,
+        # The user's callbacks last: theirs may fail.
+        _fit(
+            model,
+            config,
+            training=training,
+            validation=validation,
+            first_epoch=progress.epoch,
+            callbacks=[*own, *callbacks],
         )
     finally:
         display.clear_bar()
@@ -122,6 +122,91 @@ def fit(
     draw_history([run_dir], path=run_dir.plot)
     checkpoint.remove(run_dir.checkpoint)
     return Outcome(progress.best_epoch, progress.best_accuracy if len(validation.labels) else None)
+
+
+def fit_share(
+    config: TrainConfig,
+    *,
+    examples: Examples,
+    callbacks: Sequence[keras.callbacks.Callback],
+    workers: Workers,
+) -> None:
+    """Trains as a worker with the chief, which is in `fit`; writes nothing.
+
+    Args:
+        config: the chief's.
+        examples: as the chief's.
+        callbacks: the user's own.
+        workers: all of them.
+    """
+    training, validation = _split(config, examples)
+    model = compile_in_strategy(config, training=training)
+    first_epoch = _start_alike(workers, model=model)
+    _fit(
+        model,
+        config,
+        training=training,
+        validation=validation,
+        first_epoch=first_epoch,
+        callbacks=callbacks,
+    )
+
+
+def _start_alike(workers: Workers, *, model: keras.Model, epoch: int = 0) -> int:
+    """Has all workers start as the chief does; returns the first epoch, counted from 0."""
+    workers.take_the_chiefs(checkpoint.variables(model))
+    return int(workers.tell("epoch", epoch))
+
+
+def _split(config: TrainConfig, examples: Examples) -> tuple[Examples, Examples]:
+    return split_stratified(
+        examples, validation_fraction=config.validation_fraction, seed=config.seed
+    )
+
+
+def _fit(
+    model: keras.Model,
+    config: TrainConfig,
+    *,
+    training: Examples,
+    validation: Examples,
+    first_epoch: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Trains to the last epoch, on the shares of all replicas of this process."""
+    recipe = RECIPES[config.recipe]
+    epochs = range(first_epoch, config.epochs)
+    strategy = model.distribute_strategy
+    _require_equal_shares(config, replicas=strategy.num_replicas_in_sync)
+    model.fit(
+        shared_out(partial(recipe.batches, config, examples=training, epochs=epochs), strategy),
+        epochs=config.epochs,
+        initial_epoch=first_epoch,
+        steps_per_epoch=len(training.labels) // config.batch_size,
+        validation_data=shared_out(
+            partial(eval_batches, validation, batch_size=EVAL_BATCH_SIZE), strategy
+        )
+        if len(validation.labels)
+        else None,
+        callbacks=[
+            *recipe.callbacks(),
+            *xla.callbacks(config.strategy),
+            StopAtNonFiniteLoss(learning_rate=config.learning_rate),
+            *([AverageMoments()] if config.strategy == "multi-worker" else []),
+            *callbacks,
+        ],
+        shuffle=False,  # train_batches shuffles; Keras's default only warns
+        verbose=0,
+    )
+
+
+def _require_equal_shares(config: TrainConfig, *, replicas: int) -> None:
+    images = RECIPES[config.recipe].images_per_step(config)
+    if config.strategy == "multi-worker" and images % replicas:
+        raise OSError(
+            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
+            f"which {replicas} replicas cannot share equally. Take a multiple of {replicas}."
+        )
 
 
 def _refuse_other_settings(run_dir: RunDir, *, then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -141,12 +226,17 @@ def compile_in_strategy(config: TrainConfig, *, training: Examples) -> keras.Mod
     """Builds and compiles the network for a whole run on the devices that its settings name."""
     steps_per_epoch = len(training.labels) // config.batch_size
     with _strategy(config.strategy).scope():
-        return compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
+        model = compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
+        # A checkpoint may give them their values: its reader knows no scope.
+        model.optimizer.build(model.trainable_variables)
+        return model
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:
     if name == "single":
         return tf.distribute.get_strategy()
+    if name == "multi-worker":
+        return workers_of_this_process().strategy
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 

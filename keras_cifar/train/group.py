@@ -18,6 +18,7 @@ from keras_cifar.run_record import GroupRecord, RunRecord, check_seeds
 from keras_cifar.train.conditions import (
     device,
     refuse_other_versions,
+    require_one_process,
     settle,
     warn_of_another_machine,
 )
@@ -54,6 +55,7 @@ def train_seeds(
     check_seeds(seeds)
     require_start()
     config, choices = settle(config)
+    require_one_process(config, option="--seeds")
     require_writable(group.path, name="--run-dir")
     _refuse_existing(group, existing=existing)
     # Before the runs that are to be replaced go.

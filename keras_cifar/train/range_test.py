@@ -13,6 +13,7 @@ import keras
 
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.examples import Examples
+from keras_cifar.data.pipeline import WHOLE
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.files import make_folder, require_writable
@@ -20,10 +21,14 @@ from keras_cifar.plot import draw_rate_curve
 from keras_cifar.rate_curve import RateCurve, write_rate_curve
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.train import origins
-from keras_cifar.train.conditions import settle
+from keras_cifar.train.conditions import (
+    out_of_memory_in_words,
+    require_one_process,
+    settle,
+)
 from keras_cifar.train.fit import compile_in_strategy
 from keras_cifar.train.origins import Weights
-from keras_cifar.train.run import out_of_memory_in_words, require_start
+from keras_cifar.train.run import require_start
 
 STEPS = 100
 _STEPS_BETWEEN_LINES = 10
@@ -54,6 +59,7 @@ def find_learning_rate(
     require_start()
     require_writable(folder, name="--run-dir")
     config, choices = settle(config)
+    require_one_process(config, option="--find-learning-rate")
     for name, choice in choices.items():
         click.echo(f"{name}: {choice}", err=True)
     weights = origins.read(origins.find(origin), config=config) if origin else None
@@ -84,7 +90,7 @@ def _test(config: TrainConfig, *, training: Examples, weights: Weights | None) -
     watch = _WatchLoss(rates)
     model.fit(
         # An epoch of a small dataset has fewer steps.
-        recipe.batches(config, examples=training, epochs=range(1)).repeat(),
+        recipe.batches(config, examples=training, epochs=range(1), share=WHOLE).repeat(),
         steps_per_epoch=STEPS,
         callbacks=[watch],
         shuffle=False,

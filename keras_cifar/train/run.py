@@ -2,19 +2,21 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import keras
-import tensorflow as tf
 
 from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load, prepare
 from keras_cifar.data.tfds_folder import read_split
+from keras_cifar.distribute.cluster import find_cluster, is_helper
 from keras_cifar.files import locked, make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
@@ -23,11 +25,13 @@ from keras_cifar.run_record import RunRecord
 from keras_cifar.train import checkpoint, origins
 from keras_cifar.train.conditions import (
     device,
+    out_of_memory_in_words,
     refuse_other_versions,
     settle,
     warn_of_another_machine,
 )
 from keras_cifar.train.fit import Outcome, Start, fit
+from keras_cifar.train.together import together
 
 _FIRST_YEAR_OF_ZIP = 1980
 
@@ -60,6 +64,33 @@ def train(  # noqa: PLR0913 (what a user may say of a run beside its settings)
     """
     require_start()
     config, choices = settle(config)
+    options: dict[str, Any] = {"data_dir": data_dir, "callbacks": callbacks}
+    start = partial(
+        _train,
+        config,
+        run_dir,
+        choices=choices,
+        existing=existing,
+        tensorboard=tensorboard,
+        origin=origin,
+        **options,
+    )
+    if config.strategy != "multi-worker":
+        return start()
+    return together(start, what={"command": "train", **asdict(config)}, **options)
+
+
+def _train(  # noqa: PLR0913 (as `train`)
+    config: TrainConfig,
+    run_dir: RunDir,
+    *,
+    choices: dict[str, str],
+    data_dir: Path | None,
+    existing: Literal["refuse", "replace"],
+    tensorboard: Path | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    origin: Path | None,
+) -> Outcome:
     for name, choice in choices.items():
         click.echo(f"{name}: {choice}", err=True)
     # Before the data is fetched for it.
@@ -137,18 +168,6 @@ def owned(path: Path) -> AbstractContextManager[bool]:
     return locked(path / ".lock", when_busy=refuse)
 
 
-@contextmanager
-def out_of_memory_in_words(config: TrainConfig) -> Iterator[None]:
-    """Turns TensorFlow's error, which lists what is allocated, into a MemoryError that helps."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(
-            f"--batch-size: {config.batch_size} images at a time need more memory than "
-            f"{device()} has left. Take fewer, or end what else uses it."
-        ) from error
-
-
 def clear(run_dir: RunDir) -> None:
     """Removes what the commands wrote to the folder of a run."""
     remove_unfinished(run_dir.path)
@@ -182,7 +201,35 @@ def resume(
         FloatingPointError: the loss is not finite any more.
     """
     require_start()
+    options: dict[str, Any] = {"data_dir": data_dir, "callbacks": callbacks}
+    what = {"command": "train --resume"}
+    if is_helper():
+        return together(None, what=what, **options)
     record = record or run_dir.read_record()
+    start = partial(_resume, run_dir, record=record, tensorboard=tensorboard, **options)
+    if record.settings.strategy == "multi-worker":
+        return together(start, what=what, **options)
+    _refuse_workers(run_dir)
+    return start()
+
+
+def _refuse_workers(run_dir: RunDir) -> None:
+    cluster = find_cluster()
+    if cluster and len(cluster.addresses) > 1:
+        raise OSError(
+            f"{run_dir.path}: was started by one process, and {cluster.source} names "
+            f"{len(cluster.addresses)} workers. Resume it by one process."
+        )
+
+
+def _resume(
+    run_dir: RunDir,
+    *,
+    record: RunRecord,
+    data_dir: Path | None,
+    tensorboard: Path | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Outcome:
     config = record.settings
     with owned(run_dir.path):
         remove_unfinished(run_dir.path)  # of a run that has ended, too

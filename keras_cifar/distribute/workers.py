@@ -1,0 +1,183 @@
+"""The workers of a cluster, connected: what they agree on, what the chief sends, how they fail."""
+
+import atexit
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import click
+import keras
+import tensorflow as tf
+
+# What TensorFlow's strategy itself takes; it has no public way to say how long to wait for whom.
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
+
+from keras_cifar.distribute.cluster import Cluster, find_cluster
+
+_JOB = "worker"
+# Until all have come: machines of a cluster do not start at once.
+_JOIN_SECONDS = 300
+# What has stopped, or is cut off, is missed after this long.
+_HEARTBEAT_SECONDS = 20
+# What still beats but does not compute, since its disk hangs say. More than the others need to
+# trace a step or to write a checkpoint.
+_STEP_SECONDS = 50
+_END_SECONDS = 5
+_FAILURES = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
+class Workers:
+    """The processes of a cluster, connected with each other.
+
+    Attributes:
+        cluster: who they are.
+        strategy: what trains on all of them.
+    """
+
+    def __init__(self, cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
+        self.cluster = cluster
+        self.strategy = strategy
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run."""
+        return self.cluster.is_chief
+
+    def agree(self, facts: dict[str, Any]) -> None:
+        """Compares what each worker is about to do.
+
+        Raises:
+            OSError: one of them is not as the chief, on all of them.
+        """
+        self._say(f"facts/{self.cluster.rank}", json.dumps(facts))
+        chiefs, *others = (
+            json.loads(self._hear(f"facts/{rank}")) for rank in range(len(self.cluster.addresses))
+        )
+        for rank, theirs in enumerate(others, start=1):
+            if different := [
+                f"{name} {theirs.get(name)} (the chief: {chiefs.get(name)})"
+                for name in {**chiefs, **theirs}
+                if theirs.get(name) != chiefs.get(name)
+            ]:
+                raise OSError(
+                    f"{self.cluster.name(rank)} was started with {', '.join(different)}. "
+                    "Start all workers alike."
+                )
+
+    def tell(self, name: str, value: Any) -> Any:
+        """Returns on all workers what the chief passes here, once it does; of JSON."""
+        if self.is_chief:
+            self._say(f"chief/{name}", json.dumps(value))
+        return json.loads(self._hear(f"chief/{name}"))
+
+    def take_the_chiefs(self, variables: Sequence[keras.Variable]) -> None:
+        """Gives variables, on all workers, the values that they have on the chief."""
+        for variable in variables:
+            with self.strategy.scope():
+                # What is made under the strategy starts with the chief's value.
+                value = tf.Variable(variable.numpy(), trainable=False)
+            variable.assign(value.numpy())
+
+    def end(self) -> None:
+        """Has the chief, with whom all connections end, end last."""
+        self._say(f"ended/{self.cluster.rank}", "")
+        if self.is_chief:
+            for rank in range(len(self.cluster.addresses)):
+                self._hear(f"ended/{rank}", seconds=_END_SECONDS)
+
+    @contextmanager
+    def failures_in_words(self) -> Iterator[None]:
+        """Turns what TensorFlow raises when a worker is gone into one line.
+
+        Raises:
+            ConnectionError: a worker does not answer.
+        """
+        try:
+            yield
+        except _FAILURES as error:
+            # Operations that wait for others may not be left in order: Python's own end could.
+            atexit.register(_end_at_once)
+            raise ConnectionError(
+                f"{self.cluster.name(self.cluster.rank)}: {self._who_failed(str(error))} does not "
+                "answer any more. See what it said last; then go on from the last checkpoint "
+                "with the same command on all workers and --resume."
+            ) from error
+
+    def _who_failed(self, text: str) -> str:
+        ranks = {int(rank) for rank in re.findall(rf"/job:{_JOB}[^ ]*?/task:(\d+)", text)}
+        ranks.discard(self.cluster.rank)
+        if not ranks and not self.is_chief and "CoordinationService" in text:
+            ranks = {0}
+        return self.cluster.name(min(ranks)) if ranks else "another worker"
+
+    def _say(self, name: str, text: str) -> None:
+        context.context().set_config_key_value(name, text)
+
+    def _hear(self, name: str, *, seconds: int = 0) -> str:
+        """Waits for what another process says, as long as it lives."""
+        return str(context.context().get_config_key_value(name, seconds * 1000))
+
+
+def _end_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@cache
+def workers_of_this_process() -> Workers:
+    """Connects this process with the others of its cluster, before TensorFlow computes anything.
+
+    Raises:
+        OSError: there is no cluster.
+        ConnectionError: some of them have not come.
+    """
+    cluster = find_cluster()
+    if cluster is None:
+        raise OSError(
+            "--strategy: multi-worker, but neither TF_CONFIG nor Slurm names any workers. On one "
+            "machine, start them so: keras-cifar launch --workers 2 -- train"
+        )
+    return _join(cluster)
+
+
+def _join(cluster: Cluster) -> Workers:
+    count = len(cluster.addresses)
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{_JOB}/task:0",
+        cluster_register_timeout_in_ms=_JOIN_SECONDS * 1000,
+        heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
+        shutdown_barrier_timeout_in_ms=_END_SECONDS * 1000,
+        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
+    )
+    if cluster.is_chief:
+        click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
+        task_type=_JOB,
+        task_id=cluster.rank,
+        rpc_layer="grpc",
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+    )
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_STEP_SECONDS)
+    try:
+        return Workers(cluster, tf.distribute.MultiWorkerMirroredStrategy(resolver, options))
+    except tf.errors.OpError as error:
+        atexit.register(_end_at_once)
+        raise ConnectionError(
+            f"{cluster.name(cluster.rank)}: not all of {', '.join(cluster.addresses)} have come "
+            f"within {_JOIN_SECONDS} s ({str(error.message).splitlines()[0]})."
+        ) from error
