@@ -25,7 +25,7 @@ TRAIN = ("train", "--dataset", "sample", "--epochs", "100")
 def launched(workers, *arguments, grace=60.0, **options):
     """A process with workers that does not outlive the block."""
     program = (
-        "import sys, keras_cifar.launch as launch, keras_cifar.launch.workers as workers\n"
+        "import sys, keras_cifar.launch as launch, keras_cifar.launch.processes as workers\n"
         f"workers._GRACE_SECONDS, workers._TERMINATE_SECONDS = {grace}, 0.5\n"
         "workers._SECONDS_BEFORE_A_WORD = 0.1\n"
         f"with launch.held_ports({workers}) as ports:\n"
