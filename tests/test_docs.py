@@ -24,7 +24,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = metadata("keras-cifar").get_all("Provides-Extra")
 SAMPLES = Path(keras_cifar.__file__).parent / "serve" / "page" / "samples"
 # The fixtures train and serve. The others need a network, or a file that only a user has.
-NOT_RUN = ("train", "serve", "data --archive", "data --mirror")
+NOT_RUN = ("train", "launch", "serve", "data --archive", "data --mirror")
 
 
 # What stands in a page

@@ -20,7 +20,7 @@ LAYERS = (
     ("cli",),
     (
         *("train", "evaluate", "robustness", "suspects", "report", "runs"),
-        *("client", "export", "deploy", "serve", "doctor"),
+        *("client", "export", "deploy", "serve", "doctor", "launch"),
     ),
     ("plot",),
     ("measure",),
@@ -36,6 +36,7 @@ LAYERS = (
 COMMANDS = (
     "data",
     "train",
+    "launch",
     "runs",
     "evaluate",
     "plot",

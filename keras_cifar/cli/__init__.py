@@ -7,6 +7,7 @@ import click
 from keras_cifar.cli.data import data
 from keras_cifar.cli.evaluate import evaluate
 from keras_cifar.cli.exits import Group
+from keras_cifar.cli.launch import launch
 from keras_cifar.cli.look import doctor, plot
 from keras_cifar.cli.predict import predict
 from keras_cifar.cli.publish import deploy, export
@@ -33,5 +34,8 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"
 
 
-for command in (data, train, runs, evaluate, plot, report, predict, export, deploy, serve, doctor):
+for command in (
+    *(data, train, launch, runs, evaluate, plot, report),
+    *(predict, export, deploy, serve, doctor),
+):
     main.add_command(command)

@@ -3,10 +3,11 @@
 import importlib.util
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
+from keras_cifar.cli.job import deploy_job
 from keras_cifar.cli.options import PATH, tta_option, wrong_usage
 from keras_cifar.files import is_closed
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
@@ -87,7 +88,23 @@ def _say_if_closed(folder: Path, *paths: Path) -> None:
         )
 
 
-@click.command()
+class _Deploy(click.Command):
+    """With --job, another command is in its place, with options of its own."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        own = args[: args.index("--")] if "--" in args else args
+        if "--job" in own:
+            return deploy_job.make_context(f"{info_name} --job", args, *rest, **extra)
+        return super().make_context(info_name, args, *rest, **extra)
+
+
+@click.command(cls=_Deploy)
+@click.option(
+    "--job",
+    is_flag=True,
+    expose_value=False,
+    help="The files of a training on several machines instead: see deploy --job --help.",
+)
 @click.argument("model_dir", type=PATH)
 @click.argument("out_dir", type=PATH)
 @click.option("--model-name", default=MODEL_NAME, help="What clients ask the server for.")

@@ -1,5 +1,6 @@
-"""A model directory -> the files that TensorFlow Serving needs, on one machine or on Kubernetes."""
+"""What runs elsewhere: TensorFlow Serving with a model directory, or a training on a cluster."""
 
+from keras_cifar.deploy.job import job_image, write_job
 from keras_cifar.deploy.kit import deploy, server_flags
 
-__all__ = ["deploy", "server_flags"]
+__all__ = ["deploy", "job_image", "server_flags", "write_job"]

@@ -5,15 +5,13 @@ import json
 import os
 import re
 import shlex
-import string
 from pathlib import Path
 from typing import Literal
 
-from keras_cifar.files import replacing, require_writable
+from keras_cifar.deploy.filled import TEMPLATES, write_filled
 from keras_cifar.model_dir import version_format, versions
 from keras_cifar.serving import BATCHING, DEVICES, METRICS_PATH, MODEL_NAME, default_image
 
-_TEMPLATES = Path(__file__).parent / "templates"
 # A name that is also a folder's, part of a URL and, with "-" for "_" and ".", one on Kubernetes,
 # which adds "-models" and stops at 63 characters.
 _MODEL_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?")
@@ -46,12 +44,6 @@ _SESSION_ROW = {"cpu": "", "gpu": "| `session.config` | GPU memory as it is need
 _KUBERNETES_LIMITS = {"cpu": "memory: 2Gi", "gpu": "memory: 4Gi, nvidia.com/gpu: 1"}
 
 
-class _Template(string.Template):
-    """With "@" in place of "$", which Docker Compose and the shell have their own use for."""
-
-    delimiter = "@"
-
-
 def deploy(
     model_dir: Path,
     out_dir: Path,
@@ -80,7 +72,6 @@ def deploy(
     """
     _check(model_name=model_name, device=device, image=image)
     number, folder = _highest_version(model_dir)
-    require_writable(out_dir, name="OUT_DIR")
     # The dot tells it from the name of a volume.
     way = f"./{os.path.relpath(model_dir.resolve(), out_dir.resolve())}"
     values = {
@@ -91,17 +82,12 @@ def deploy(
         "model_dir": json.dumps(way.replace("$", "$$")),
         "version_path": shlex.quote(f"{way}/{folder.name}"),
     }
-    contents = {
-        out_dir / path.name: _Template(path.read_text()).substitute(values)
-        for path in sorted([*_TEMPLATES.glob("*.*"), *(_TEMPLATES / device).iterdir()])
-    }
-    if existing == "refuse":
-        _refuse_existing(out_dir, list(contents))
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for path, content in contents.items():
-        with replacing(path) as temporary:
-            temporary.write_text(content)
-    return sorted(contents, key=lambda path: (path.name != "README.md", path.name))
+    return write_filled(
+        [*TEMPLATES.glob("*.*"), *(TEMPLATES / device).iterdir()],
+        values,
+        out_dir=out_dir,
+        existing=existing,
+    )
 
 
 def server_flags(device: str) -> list[str]:
@@ -115,10 +101,21 @@ def _check(*, model_name: str, device: str, image: str | None) -> None:
             f"model_name: got {model_name!r}, expected at most 50 letters, digits, '_', '-' and "
             "'.', the first one a letter and the last one none of those signs."
         )
+    check_machine(device=device, image=image, example=default_image("cpu"))
+
+
+def check_machine(*, device: str, image: str | None, example: str) -> None:
+    """Raises ValueError for a device or a name of an image that cannot be.
+
+    Args:
+        device: "cpu" or "gpu".
+        image: None for one that is known.
+        example: of a name, for the error.
+    """
     if device not in DEVICES:
         raise ValueError(f"device: got {device!r}, expected one of {', '.join(DEVICES)}.")
     if image is not None and not _IMAGE.fullmatch(image):
-        raise ValueError(f"image: got {image!r}, expected a name such as {default_image('cpu')}.")
+        raise ValueError(f"image: got {image!r}, expected a name such as {example}.")
 
 
 def _highest_version(model_dir: Path) -> tuple[int, Path]:
@@ -157,12 +154,3 @@ def _values(*, model_name: str, device: str, image: str) -> dict[str, object]:
         "kubernetes_limits": _KUBERNETES_LIMITS[device],
         "config_map_files": " ".join(f"--from-file={file}" for file in files),
     }
-
-
-def _refuse_existing(out_dir: Path, paths: list[Path]) -> None:
-    present = [path.name for path in paths if path.exists()]
-    if present:
-        raise FileExistsError(
-            f"{out_dir}: has {', '.join(present)} already. Replace them by --overwrite, "
-            "or name another OUT_DIR."
-        )

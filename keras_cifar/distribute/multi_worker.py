@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_cifar.data.pipeline import WHOLE, Share
+from keras_cifar.data.pipeline import Share
 
 Logs = dict[str, Any]
 
@@ -68,7 +68,8 @@ def _packed(metrics: Logs) -> Logs:
 def _naming(run: Callable[[Any], Logs]) -> Callable[[Any], Logs]:
     def run_and_name(iterator: Any) -> Logs:
         ((names, values),) = run(iterator).items()
-        return dict(zip(names.split(), tf.unstack(values), strict=True))
+        # Of a cluster of one worker, Keras leaves the first axis.
+        return dict(zip(names.split(), tf.unstack(tf.reshape(values, [-1])), strict=True))
 
     return run_and_name
 
@@ -87,9 +88,9 @@ class MultiWorkerModel(MultiWorkerFit, keras.Model):
 def shared_out(
     make: Callable[..., tf.data.Dataset], strategy: tf.distribute.Strategy
 ) -> tf.data.Dataset:
-    """Returns the dataset that this process fits on, `make(share=...)` of its own share."""
+    """Returns what this process fits on: what `make` makes of its own `share`, if it has one."""
     if strategy.num_replicas_in_sync == 1:
-        return make(share=WHOLE)
+        return make(share=None)
 
     def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
         here = context.num_replicas_in_sync // context.num_input_pipelines

