@@ -13,14 +13,14 @@ Bandwidths and latencies that are not measured here:
     NVLink      600 GB/s of an A100, both ways together (NVIDIA A100 data sheet)
     PCIe        28 GB/s bus bandwidth of 8 RTX 5090 (github.com/NVIDIA/nccl/issues/1639)
     on a GPU    42 us for an all-reduce of 8 bytes over 8 (github.com/NVIDIA/nccl/issues/1530)
-    Ethernet    its line rate; 0.13 ms one way, half a ping between machines of a zone
-                (orensol.com/2009/05/24/network-latency-inside-and-across-amazon-ec2-...),
-                and what a message takes here, where there is no wire
+    Ethernet    its line rate, or what TensorFlow passes here, where there is no wire; 0.13 ms one
+                way, half a ping between machines of a zone (orensol.com/2009/05/24/
+                network-latency-inside-and-across-amazon-ec2-availability-zones), and what a message
+                takes here
 """
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -43,7 +43,9 @@ from scaling.paper import (
 )
 
 from keras_cifar.files import replacing
+from keras_cifar.launch.shares import held_ports
 
+_HOST = "127.0.0.1"
 WORKER = Path(__file__).parent / "scaling" / "worker.py"
 # fast94 on an H200: 50,000 images in 1.0 to 1.5 s (docs/results.md). Of the article's recipe there
 # is no figure on a GPU yet.
@@ -104,14 +106,19 @@ class Processes:
 @contextmanager
 def started(workers: int, *, batch_size: int, precision: str) -> Iterator[Processes]:
     """Starts so many workers on free ports of this machine, and ends them."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     with ExitStack() as stack:
+        addresses = [f"{_HOST}:{port}" for port in stack.enter_context(held_ports(workers))]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         logs = [folder / str(index) for index in range(workers)]
         processes = []
         for index, log in enumerate(logs):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+            environment = {
+                **os.environ,
+                "TF_CONFIG": json.dumps(task),
+                "TF_GRPC_REUSE_PORT": "1",
+                "no_grpc_proxy": _HOST,
+            }
             command = [sys.executable, str(WORKER), str(batch_size), precision]
             process = subprocess.Popen(
                 command,
@@ -126,15 +133,6 @@ def started(workers: int, *, batch_size: int, precision: str) -> Iterator[Proces
         found = Processes(processes, logs)
         found.answers()
         yield found
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listens on, each another one."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def measure(size: Size, *, precision: str) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def _round(groups: dict[int, Processes], size: Size) -> Iterator[tuple[str, int,
         yield "alone", workers, [each for found in apart for each in found]
         yield "together", workers, group.ask("together", size.steps)[0]
         for content in size.contents:
-            yield f"reduce {content}", workers, group.ask("reduce", content, 5)[0]
+            yield f"reduce {content}", workers, group.ask("reduce", content, 3)[0]
 
 
 def evaluate(measured: dict[str, Any], size: Size) -> dict[str, Any]:
@@ -209,7 +207,7 @@ def evaluate(measured: dict[str, Any], size: Size) -> dict[str, Any]:
             }
         )
     compute = fit_compute([(size.batch_size // 4, medians["quarter"][1]), (size.batch_size, one)])
-    link = links[max(links)]
+    link = links[min(links)]  # a core for each
     return {
         **facts,
         "compute": compute._asdict(),
@@ -226,15 +224,15 @@ def evaluate(measured: dict[str, Any], size: Size) -> dict[str, Any]:
 def places(compute: Compute, link: Link) -> list[Place]:
     """Returns where the model is asked: GPUs of one machine, machines like this one."""
     latency = link.latency + _WIRE_SECONDS
+    networks = {
+        "10 Gbit/s": 10 * _GIGABIT,
+        "100 Gbit/s": 100 * _GIGABIT,
+        "TensorFlow's own rate here": link.bandwidth,
+    }
     machines = [
-        Place(
-            f"machines like this one, {gigabits} Gbit/s",
-            workers,
-            compute,
-            Link(latency, min(gigabits * _GIGABIT, link.bandwidth)),
-        )
+        Place(f"machines, {name}", workers, compute, Link(latency, bandwidth))
         for workers in (8, 64)
-        for gigabits in (10, 100)
+        for name, bandwidth in networks.items()
     ]
     return [Place("GPUs, NVLink", 8, GPU, NVLINK), Place("GPUs, PCIe", 8, GPU, PCIE), *machines]
 

@@ -58,5 +58,5 @@ def test_two_processes_are_measured_and_a_step_has_three_reductions(tmp_path):
     one, two = results["measured"]
     assert (one["workers"], two["workers"]) == (1, 2)
     assert min(one["step"], two["alone"], two["step"], two["paper_waits"]) > 0
-    assert len(results["predicted"]) == 12
+    assert len(results["predicted"]) == 16
     assert (tmp_path / "new" / "scaling.md").read_text() in ended.stdout

@@ -119,7 +119,6 @@ def test_a_mirrored_run_resumes_to_the_bit(trained):
 # Each function leaves what it found in `found`. The second device gets the second half of a batch.
 PARTS = """
 from keras_cifar.cifar10 import SAMPLE
-from keras_cifar.data.pipeline import WHOLE
 from keras_cifar.data.prepare import load
 from keras_cifar.optimize.loss_scale import AgreedLossScale
 from keras_cifar.recipes import RECIPES
@@ -174,7 +173,7 @@ for precision in "bfloat16", "float16":
     )
     with strategy.scope():
         model = compile_model(config, examples=examples, steps=2, device="GPU")
-    batches = RECIPES["article"].batches(config, examples=examples, epochs=range(1), share=WHOLE)
+    batches = RECIPES["article"].batches(config, examples=examples, epochs=range(1), share=None)
     model.fit(batches, steps_per_epoch=2, verbose=0, shuffle=False)
     found[precision] = [type(model.optimizer).__name__, int(model.optimizer.iterations.numpy())]
 print(json.dumps(found))
