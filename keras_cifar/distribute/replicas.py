@@ -11,7 +11,11 @@ def draw_own_masks(model: keras.Model) -> None:
     called after it was restored, once.
     """
     strategy = model.distribute_strategy
-    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    dropouts = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Dropout) and layer.rate  # one of 0 has no seed
+    ]
     if strategy.num_replicas_in_sync == 1 or not dropouts:
         return
 

@@ -1,0 +1,168 @@
+"""Who the workers are, as TF_CONFIG and Slurm say it."""
+
+import json
+
+import pytest
+
+from keras_cifar.distribute.cluster import TF_CONFIG, find_cluster, is_helper
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.train.conditions import settle
+
+TWO = ["a:1", "b:2"]
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NODELIST": "node[08-09]",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1",
+    "SLURM_JOB_ID": "1230017",
+}
+
+
+@pytest.fixture
+def tf_config(monkeypatch):
+    def tell(document):
+        text = document if isinstance(document, str) else json.dumps(document)
+        monkeypatch.setenv(TF_CONFIG, text)
+
+    return tell
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    def tell(**changed):
+        for name, value in (SLURM | changed).items():
+            monkeypatch.setenv(name, value)
+
+    return tell
+
+
+def task(kind, index):
+    return {"type": kind, "index": index}
+
+
+# TF_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("document", "addresses", "rank"),
+    [
+        ({"cluster": {"worker": TWO}, "task": task("worker", 1)}, TWO, 1),
+        # Vertex AI and Kubeflow have a chief of its own, and tell more.
+        (
+            {"cluster": {"chief": ["c:3"], "worker": TWO}, "task": task("chief", 0), "job": {}},
+            ["c:3", *TWO],
+            0,
+        ),
+        (
+            {"cluster": {"worker": TWO, "chief": ["c:3"]}, "task": task("worker", "1")},
+            ["c:3", *TWO],
+            2,
+        ),
+        (
+            {"cluster": {"worker": TWO, "evaluator": ["e:4"]}, "task": task("worker", 0)},
+            TWO,
+            0,
+        ),
+    ],
+)
+def test_tf_config_names_workers_and_the_chief_is_the_first(document, addresses, rank, tf_config):
+    tf_config(document)
+    cluster = find_cluster()
+    assert (cluster.source, list(cluster.addresses), cluster.rank) == (TF_CONFIG, addresses, rank)
+    assert cluster.is_chief == (rank == 0)
+    assert is_helper() == (rank != 0)
+
+
+@pytest.mark.parametrize("document", ["", {}, {"cluster": {}}, {"task": task("worker", 0)}])
+def test_without_a_cluster_a_process_is_by_itself(document, tf_config):
+    tf_config(document)
+    assert find_cluster() is None
+    assert not is_helper()
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ("{", "TF_CONFIG: got '{', expected "),
+        ("[1]", "expected "),
+        ({"cluster": {"worker": TWO}}, "expected "),
+        ({"cluster": {"worker": TWO}, "task": task("worker", "x")}, "expected "),
+        (
+            {"cluster": {"worker": TWO}, "task": task("worker", 2)},
+            "this process is worker 2, but there are 2, counted from 0.",
+        ),
+        ({"cluster": {"worker": TWO}, "task": task("evaluator", 0)}, "names a evaluator; "),
+        ({"cluster": {"worker": TWO, "ps": ["p:1"]}, "task": task("worker", 0)}, "names a ps; "),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": task("worker", 0)}, "twice: a:1, a:1."),
+        (
+            {"cluster": {"worker": ["a"]}, "task": task("worker", 0)},
+            "names a worker 'a', expected host:port.",
+        ),
+        ({"cluster": {"worker": [1]}, "task": task("worker", 0)}, "names a worker 1, "),
+        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, "names a worker 'a', "),
+    ],
+)
+def test_what_is_no_cluster_of_workers_is_refused(document, fault, tf_config):
+    tf_config(document)
+    with pytest.raises(OSError, match="TF_CONFIG") as error:
+        find_cluster()
+    assert fault in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# Slurm
+
+
+def test_slurm_names_a_worker_for_each_task_on_ports_of_its_job(slurm):
+    slurm()
+    cluster = find_cluster()
+    addresses = ("node08:20017", "node08:20018", "node09:20017")
+    assert (cluster.source, cluster.addresses, cluster.rank) == ("Slurm", addresses, 2)
+
+
+def test_tf_config_is_asked_first(slurm, tf_config):
+    slurm()
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})
+    assert find_cluster().source == TF_CONFIG
+
+
+def test_a_step_of_one_task_is_no_cluster(slurm):
+    slurm(SLURM_STEP_NUM_TASKS="1")
+    assert find_cluster() is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"SLURM_STEP_NODELIST": "node[08"},
+        {"SLURM_STEP_TASKS_PER_NODE": "many"},
+        {"SLURM_STEP_TASKS_PER_NODE": "1"},
+        {"SLURM_PROCID": "two"},
+    ],
+)
+def test_variables_that_make_no_sense_are_refused(changed, slurm):
+    slurm(**changed)
+    with pytest.raises(OSError, match=r"Slurm: .*srun"):
+        find_cluster()
+
+
+# What comes of it
+
+
+def test_several_workers_train_together_by_themselves(tf_config):
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})
+    config, choices = settle(TrainConfig.of())
+    assert config.strategy == "multi-worker"
+    assert choices["workers"] == "2 (as TF_CONFIG says)"
+    assert settle(TrainConfig.of(strategy="single"))[0].strategy == "single"
+
+
+def test_one_worker_is_as_none(tf_config):
+    tf_config({"cluster": {"worker": TWO[:1]}, "task": task("worker", 0)})
+    assert settle(TrainConfig.of())[0].strategy == "single"
+
+
+def test_a_recipe_that_several_cannot_train_is_refused(tf_config):
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})
+    with pytest.raises(OSError, match="TF_CONFIG names 2 workers, but fast96 trains on a single"):
+        settle(TrainConfig.of("fast96"))
