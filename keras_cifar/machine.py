@@ -201,6 +201,14 @@ def device_kind() -> str:
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
+def local_devices() -> list[str]:
+    """Returns TensorFlow's names of all that "mirrored" trains on: the GPUs, or else the CPU."""
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
 def gpu_names() -> list[str]:
     """Returns the names of the GPUs that TensorFlow sees; it does not describe every one."""
     import tensorflow as tf

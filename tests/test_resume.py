@@ -323,15 +323,17 @@ def test_a_checkpoint_of_adam_in_float16_has_all_that_the_next_steps_need(in_a_p
 import keras
 from keras_cifar.data.pipeline import train_batches
 from keras_cifar.data.prepare import load
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.fit import compile_in_strategy
 
 examples = load(DATASETS["tiny"], split="train", data_dir=data_dir).take(range(40))
-config = TrainConfig.of(optimizer="adam", dataset="tiny", batch_size=8, precision="float16")
+config = TrainConfig.of(
+    optimizer="adam", dataset="tiny", batch_size=8, precision="float16", strategy="single"
+)
 batches = list(train_batches(examples, batch_size=8, seed=0, epochs=range(1)))
 
 def compiled():
     keras.utils.clear_session()
-    return compile_model(config, examples=examples, steps=5)
+    return compile_in_strategy(config, training=examples)
 
 def trained(model, batches):
     for batch in batches:

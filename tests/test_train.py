@@ -232,31 +232,6 @@ def test_a_part_of_the_real_data_is_learned(full_data_dir, tmp_path):
     assert outcome.val_accuracy > 0.25
 
 
-@pytest.mark.slow
-def test_two_mirrored_devices_train_as_one_does(config, in_a_process, tmp_path):
-    """In a process of its own: devices are divided before TensorFlow starts to use them."""
-    single, mirrored = (
-        dataclasses.replace(config, epochs=2, strategy=strategy, batch_size=100)
-        for strategy in ("single", "mirrored")
-    )
-    result = in_a_process(
-        'cpu, = tf.config.list_physical_devices("CPU")',
-        "halves = [tf.config.LogicalDeviceConfiguration()] * 2",
-        "tf.config.set_logical_device_configuration(cpu, halves)",
-        f"folder = pathlib.Path({str(tmp_path)!r})",
-        f"for config in {single!r}, {mirrored!r}:",
-        "    run, logs = RunDir(folder / config.strategy), folder / 'logs' / config.strategy",
-        "    train(config, run, data_dir=data_dir, tensorboard=logs)",
-    )
-    assert result.returncode == 0, result.stderr
-    single, mirrored = (
-        read_history(RunDir(tmp_path / name).history) for name in ("single", "mirrored")
-    )
-    # The halves are normalised apart and draw other dropout masks: near, not the same.
-    np.testing.assert_allclose(mirrored.loss, single.loss, rtol=0.1)
-    assert mirrored.loss[-1] < mirrored.loss[0]
-
-
 def test_too_little_memory_names_the_batch_size(config):
     with (
         pytest.raises(MemoryError, match=r"^--batch-size: 50 images at a time need more memory"),

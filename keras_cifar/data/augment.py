@@ -25,7 +25,9 @@ class Part(NamedTuple):
 
     def cut(self, values: tf.Tensor, *, count: tf.Tensor) -> tf.Tensor:
         """Returns what is theirs of a tensor (..., of): (..., count)."""
-        return values[..., self.first : self.first + count]
+        others = values.shape[:-1]
+        # Unlike [...], it tells the shape, which layers that follow ask for.
+        return tf.slice(values, [0] * len(others) + [self.first], [*others, count])
 
 
 def random_shifts(count: tf.Tensor, *, at_most: int, seed: tf.Tensor) -> tf.Tensor:

@@ -28,11 +28,8 @@ class Share(NamedTuple):
     of: int = 1
 
 
-WHOLE = Share()
-
-
 def train_batches(
-    examples: Examples, *, batch_size: int, seed: int, epochs: range, share: Share = WHOLE
+    examples: Examples, *, batch_size: int, seed: int, epochs: range, share: Share | None = None
 ) -> tf.data.Dataset:
     """Shuffles, augments and batches, anew in each epoch and the same for the same seed.
 
@@ -41,7 +38,7 @@ def train_batches(
         batch_size: examples in a batch; an epoch leaves out the last n % batch_size of its order.
         seed: with the epoch's number, fixes the order and the augmentation of that epoch.
         epochs: which epochs to give; range(3, 10) is what a run resumed after 3 epochs still needs.
-        share: what to give of each batch; all shares together are the batch.
+        share: what to give of each batch, where several processes give the rest; None for all.
 
     Returns:
         images uint8 (batch_size / share.of, 32, 32, 3), labels int64, an element for each replica
@@ -50,6 +47,7 @@ def train_batches(
     images, labels = tf.constant(examples.images), tf.constant(examples.labels)
     steps_per_epoch = len(examples.labels) // batch_size
 
+    share = share or Share()
     here, part_size = len(share.replicas), batch_size // share.of
 
     def batch(element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -57,8 +55,8 @@ def train_batches(
             element // here, count=len(examples.labels), batch_size=batch_size, seed=seed
         )
         first = (share.replicas.start + tf.cast(element % here, tf.int32)) * part_size
-        positions = positions[first : first + part_size]
         part = Part(first, of=batch_size)
+        positions = part.cut(positions, count=part_size)
         augmented = augment(tf.gather(images, positions), seed=key, part=part)
         return augmented, tf.gather(labels, positions)
 
@@ -118,19 +116,21 @@ def augment(
     )
 
 
-def eval_batches(examples: Examples, *, batch_size: int, share: Share = WHOLE) -> tf.data.Dataset:
+def eval_batches(
+    examples: Examples, *, batch_size: int, share: Share | None = None
+) -> tf.data.Dataset:
     """Batches all examples in their order, the short last batch included.
 
     Args:
         examples: at least as many as there are replicas.
         batch_size: examples in a batch.
-        share: which of the batches to give. Where there are several replicas, each has as many,
-            of as many examples, but for one.
+        share: which of the batches to give, where several processes give the rest; None for all.
+            Each replica has as many of them, of as many examples, but for one.
 
     Returns:
         images uint8 (at most batch_size, 32, 32, 3), labels int64.
     """
-    if share != WHOLE:
+    if share:
         return _even_batches(examples, batch_size=batch_size, share=share)
     return (
         tf.data.Dataset.from_tensor_slices(tuple(examples))

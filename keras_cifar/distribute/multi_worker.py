@@ -11,7 +11,8 @@ this file can go.
    are those of the model's own inputs.
 2. `reduce_per_replica` asks whether the strategy is this one before it asks whether the value is
    per replica, and reduces the metrics with `strategy.reduce("MEAN", v, axis=0)`. They are scalars:
-   "Invalid reduction dimension 0 for input with 0 dimensions". Here each of them has one axis.
+   "Invalid reduction dimension 0 for input with 0 dimensions". Here they are one tensor with that
+   axis, so that all of them take two small all-reduces, sum and count, in place of two each.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_cifar.data.pipeline import WHOLE, Share
+from keras_cifar.data.pipeline import Share
 
 Logs = dict[str, Any]
 
@@ -28,13 +29,28 @@ Logs = dict[str, Any]
 class MultiWorkerFit:
     """What a model class puts before Keras's to be fitted on several workers."""
 
+    train_function: Any
+    test_function: Any
+
     def train_step(self, data: Any) -> Logs:
-        """Returns Keras's metrics, each with shape (1,)."""
-        return _with_axis(super().train_step(data))  # type: ignore[misc]
+        """Returns Keras's metrics as one of shape (1, metrics)."""
+        return _packed(super().train_step(data))  # type: ignore[misc]
 
     def test_step(self, data: Any) -> Logs:
-        """Returns Keras's metrics, each with shape (1,)."""
-        return _with_axis(super().test_step(data))  # type: ignore[misc]
+        """Returns Keras's metrics as one of shape (1, metrics)."""
+        return _packed(super().test_step(data))  # type: ignore[misc]
+
+    def make_train_function(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 (Keras's)
+        """Gives each metric its name again, in what Keras's function returns."""
+        if self.train_function is None or force:
+            super().make_train_function(force)  # type: ignore[misc]
+            self.train_function = _naming(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 (Keras's)
+        """The same for validation."""
+        if self.test_function is None or force:
+            super().make_test_function(force)  # type: ignore[misc]
+            self.test_function = _naming(self.test_function)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds metrics and loss from the shapes of images and labels."""
@@ -45,8 +61,17 @@ class MultiWorkerFit:
             model._symbolic_build(data_batch=(*images, labels))
 
 
-def _with_axis(metrics: Logs) -> Logs:
-    return {name: tf.reshape(value, [1]) for name, value in metrics.items()}
+def _packed(metrics: Logs) -> Logs:
+    return {" ".join(metrics): tf.stack(list(metrics.values()))[tf.newaxis]}
+
+
+def _naming(run: Callable[[Any], Logs]) -> Callable[[Any], Logs]:
+    def run_and_name(iterator: Any) -> Logs:
+        ((names, values),) = run(iterator).items()
+        # Of a cluster of one worker, Keras leaves the first axis.
+        return dict(zip(names.split(), tf.unstack(tf.reshape(values, [-1])), strict=True))
+
+    return run_and_name
 
 
 class MultiWorkerModel(MultiWorkerFit, keras.Model):
@@ -63,9 +88,9 @@ class MultiWorkerModel(MultiWorkerFit, keras.Model):
 def shared_out(
     make: Callable[..., tf.data.Dataset], strategy: tf.distribute.Strategy
 ) -> tf.data.Dataset:
-    """Returns the dataset that this process fits on, `make(share=...)` of its own share."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return make(share=WHOLE)
+    """Returns what this process fits on: what `make` makes of its own `share`, if it has one."""
+    if strategy.num_replicas_in_sync == 1:
+        return make(share=None)
 
     def own(context: tf.distribute.InputContext) -> tf.data.Dataset:
         here = context.num_replicas_in_sync // context.num_input_pipelines

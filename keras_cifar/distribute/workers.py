@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,7 @@ _HEARTBEAT_SECONDS = 20
 # What still beats but does not compute, since its disk hangs say. More than the others need to
 # trace a step or to write a checkpoint.
 _STEP_SECONDS = 50
-_END_SECONDS = 5
+_END_SECONDS = 30
 _FAILURES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -92,10 +92,11 @@ class Workers:
 
     def end(self) -> None:
         """Has the chief, with whom all connections end, end last."""
-        self._say(f"ended/{self.cluster.rank}", "")
-        if self.is_chief:
-            for rank in range(len(self.cluster.addresses)):
-                self._hear(f"ended/{rank}", seconds=_END_SECONDS)
+        with suppress(*_FAILURES):
+            self._say(f"ended/{self.cluster.rank}", "")
+            if self.is_chief:
+                for rank in range(len(self.cluster.addresses)):
+                    self._hear(f"ended/{rank}", seconds=_END_SECONDS)
 
     @contextmanager
     def failures_in_words(self) -> Iterator[None]:

@@ -85,7 +85,7 @@ class ArticleRecipe:
         return config.batch_size
 
     def batches(
-        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share
+        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share | None = None
     ) -> tf.data.Dataset:
         """Returns images, cropped and mirrored at random, and labels."""
         from keras_cifar.data.pipeline import train_batches
@@ -97,10 +97,8 @@ class ArticleRecipe:
     def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
         """Returns the first of `batches` of an epoch."""
         from keras_cifar.data.examples import Examples
-        from keras_cifar.data.pipeline import WHOLE
 
-        epochs = range(epoch, epoch + 1)
-        batches = self.batches(config, examples=examples, epochs=epochs, share=WHOLE)
+        batches = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
         return Examples(*next(batches.as_numpy_iterator()))
 
     def epoch_costs(self, config: TrainConfig) -> list[float]:
@@ -128,6 +126,7 @@ def build_optimizer(
     import keras
 
     from keras_cifar.accelerate.updates import CompiledAdam, CompiledSGD
+    from keras_cifar.optimize.loss_scale import agreed
     from keras_cifar.optimize.schedules import warmup_then_cosine
 
     compiled = config.accelerate and config.strategy == "single" and not jit_compile
@@ -141,4 +140,4 @@ def build_optimizer(
         kind = CompiledAdam if compiled else keras.optimizers.Adam
         optimizer = kind(schedule, weight_decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return agreed(optimizer, precision=config.precision)

@@ -96,6 +96,7 @@ class FastRecipe:
         from keras_cifar.data.on_device import make_batch, mirror_half
         from keras_cifar.optimize.hardest import HardestModel, MultiWorkerHardestModel
         from keras_cifar.optimize.loss import smoothed_cross_entropy
+        from keras_cifar.optimize.loss_scale import agreed
 
         is_shared = config.strategy == "multi-worker"
         model = (MultiWorkerHardestModel if is_shared else HardestModel)(
@@ -104,8 +105,9 @@ class FastRecipe:
             make_batch=partial(make_batch, shift=self.shift, cutout=self.cutout),
             kept=self.images_per_step(config),
         )
+        optimizer = self._optimizer(config, model=model, steps=steps)
         model.compile(
-            optimizer=self._optimizer(config, model=model, steps=steps),
+            optimizer=agreed(optimizer, precision=config.precision),
             loss=smoothed_cross_entropy(self.label_smoothing),
             metrics=["accuracy"],
             jit_compile=jit_compile,
@@ -177,7 +179,7 @@ class FastRecipe:
         return round(config.batch_size * self.kept)
 
     def batches(
-        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share
+        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share | None = None
     ) -> tf.data.Dataset:
         """Returns plans of steps: which images, how they are augmented, and their size.
 
@@ -191,7 +193,7 @@ class FastRecipe:
             seed=config.seed,
             epochs=epochs,
             sizes=self._sizes(config),
-            copies=len(share.replicas),
+            copies=len(share.replicas) if share else 1,
         )
 
     def _sizes(self, config: TrainConfig) -> list[int]:
@@ -202,10 +204,8 @@ class FastRecipe:
     def first_batch(self, config: TrainConfig, *, examples: Examples, epoch: int) -> Examples:
         """Returns the images of an epoch's first step, those included that it leaves out."""
         from keras_cifar.data.on_device import make_batch, mirror_half
-        from keras_cifar.data.pipeline import WHOLE
 
-        epochs = range(epoch, epoch + 1)
-        plans = self.batches(config, examples=examples, epochs=epochs, share=WHOLE)
+        plans = self.batches(config, examples=examples, epochs=range(epoch, epoch + 1))
         mirrored = examples._replace(images=mirror_half(examples.images, seed=config.seed))
         images, labels = make_batch(
             next(iter(plans)), mirrored, shift=self.shift, cutout=self.cutout

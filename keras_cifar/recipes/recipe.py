@@ -64,7 +64,7 @@ class Recipe(Protocol):
         """Returns how many images a step trains on, which replicas share."""
 
     def batches(
-        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share
+        self, config: TrainConfig, *, examples: Examples, epochs: range, share: Share | None = None
     ) -> tf.data.Dataset:
         """Returns what `fit` is given for these epochs, by one process of perhaps several."""
 

@@ -118,7 +118,8 @@ def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
     Raises:
         OSError: the model is another one. The settings are the same, so the code has changed.
     """
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # a second time, loss scaling would make its variables anew
+        model.optimizer.build(model.trainable_variables)
     there = variables(model)
     if [of.shape for of in there] != [of.shape for of in checkpoint.variables]:
         raise OSError(

@@ -15,6 +15,7 @@ from keras_cifar.machine import (
     cpu_model,
     device_kind,
     gpu_names,
+    local_devices,
     onednn,
     package_versions,
     pick_precision,
@@ -34,14 +35,27 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     precision = best if config.precision == "auto" else config.precision
     if precision != best:
         reason = f"as told; {best} is faster here: {reason}"
-    several = len(tf.config.list_physical_devices("GPU")) > 1
-    can_mirror = "mirrored" in RECIPES[config.recipe].strategies
-    strategy = config.strategy
-    if strategy == "auto":
-        strategy = "mirrored" if several and can_mirror else "single"
-        strategy = _of_cluster(config) or strategy
-    choices = {"precision": f"{precision} ({reason})", **_ways(strategy)}
-    return dataclasses.replace(config, precision=precision, strategy=strategy), choices
+    strategy, devices = _settle_strategy(config)
+    choices = {**devices, "precision": f"{precision} ({reason})", **_ways(strategy)}
+    config = dataclasses.replace(config, precision=precision, strategy=strategy)
+    require_equal_shares_here(config)
+    return config, choices
+
+
+def _settle_strategy(config: TrainConfig) -> tuple[str, dict[str, str]]:
+    """Returns the strategy without "auto", and what to say of several GPUs."""
+    if config.strategy != "auto":
+        return config.strategy, {}
+    if cluster := _of_cluster(config):
+        return cluster, {}
+    gpus = len(gpu_names())
+    if gpus < 2 or "mirrored" not in RECIPES[config.recipe].strategies:
+        return "single", {}
+    try:
+        require_equal_shares(config, replicas=gpus)
+    except OSError as error:
+        return "single", {"strategy": f"single ({error})"}
+    return "mirrored", {"strategy": f"mirrored (over {gpus} GPUs)"}
 
 
 def _of_cluster(config: TrainConfig) -> str | None:
@@ -54,6 +68,33 @@ def _of_cluster(config: TrainConfig) -> str | None:
             "on a single device alone. Start one process, or give --strategy single."
         )
     return "multi-worker"
+
+
+def require_equal_shares_here(config: TrainConfig) -> None:
+    """Refuses, before the work, a batch that the devices of this machine cannot share equally.
+
+    Raises:
+        OSError: as `require_equal_shares`.
+    """
+    if config.strategy == "mirrored":
+        require_equal_shares(config, replicas=len(local_devices()))
+
+
+def require_equal_shares(config: TrainConfig, *, replicas: int) -> None:
+    """Refuses a batch that replicas cannot share equally.
+
+    Keras takes the mean of each share, and the mean of those: an example of a small share would
+    count for more.
+
+    Raises:
+        OSError: says what to take.
+    """
+    images = RECIPES[config.recipe].images_per_step(config)
+    if images % replicas:
+        raise OSError(
+            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
+            f"which {replicas} replicas cannot share equally. Take a multiple of {replicas}."
+        )
 
 
 def require_one_process(config: TrainConfig, *, option: str) -> None:

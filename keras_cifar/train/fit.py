@@ -16,14 +16,16 @@ from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
 from keras_cifar.distribute.multi_worker import AverageMoments, shared_out
+from keras_cifar.distribute.replicas import draw_own_masks
 from keras_cifar.distribute.workers import Workers, workers_of_this_process
-from keras_cifar.machine import device_kind
+from keras_cifar.machine import device_kind, local_devices
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
+from keras_cifar.train.conditions import require_equal_shares
 from keras_cifar.train.display import ProgressDisplay
 from keras_cifar.train.origins import Weights
 from keras_cifar.train.tensorboard import tensorboard_callbacks
@@ -177,9 +179,13 @@ def _fit(
     recipe = RECIPES[config.recipe]
     epochs = range(first_epoch, config.epochs)
     strategy = model.distribute_strategy
-    _require_equal_shares(config, replicas=strategy.num_replicas_in_sync)
+    replicas = strategy.num_replicas_in_sync
+    require_equal_shares(config, replicas=replicas)
+    draw_own_masks(model)
+    batches = partial(recipe.batches, config, examples=training, epochs=epochs)
     model.fit(
-        shared_out(partial(recipe.batches, config, examples=training, epochs=epochs), strategy),
+        # Without end: else workers would ask each other before each step whether there is one.
+        shared_out(lambda share: batches(share=share).repeat(), strategy),
         epochs=config.epochs,
         initial_epoch=first_epoch,
         steps_per_epoch=len(training.labels) // config.batch_size,
@@ -192,21 +198,12 @@ def _fit(
             *recipe.callbacks(),
             *xla.callbacks(config.strategy),
             StopAtNonFiniteLoss(learning_rate=config.learning_rate),
-            *([AverageMoments()] if config.strategy == "multi-worker" else []),
+            *([AverageMoments()] if replicas > 1 else []),
             *callbacks,
         ],
         shuffle=False,  # train_batches shuffles; Keras's default only warns
         verbose=0,
     )
-
-
-def _require_equal_shares(config: TrainConfig, *, replicas: int) -> None:
-    images = RECIPES[config.recipe].images_per_step(config)
-    if config.strategy == "multi-worker" and images % replicas:
-        raise OSError(
-            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
-            f"which {replicas} replicas cannot share equally. Take a multiple of {replicas}."
-        )
 
 
 def _refuse_other_settings(run_dir: RunDir, *, then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -237,8 +234,7 @@ def _strategy(name: str) -> tf.distribute.Strategy:
         return tf.distribute.get_strategy()
     if name == "multi-worker":
         return workers_of_this_process().strategy
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.MirroredStrategy(local_devices())
 
 
 def compile_model(

@@ -13,7 +13,6 @@ import keras
 
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.pipeline import WHOLE
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
 from keras_cifar.files import make_folder, require_writable
@@ -90,7 +89,7 @@ def _test(config: TrainConfig, *, training: Examples, weights: Weights | None) -
     watch = _WatchLoss(rates)
     model.fit(
         # An epoch of a small dataset has fewer steps.
-        recipe.batches(config, examples=training, epochs=range(1), share=WHOLE).repeat(),
+        recipe.batches(config, examples=training, epochs=range(1)).repeat(),
         steps_per_epoch=STEPS,
         callbacks=[watch],
         shuffle=False,

@@ -27,6 +27,7 @@ from keras_cifar.train.conditions import (
     device,
     out_of_memory_in_words,
     refuse_other_versions,
+    require_equal_shares_here,
     settle,
     warn_of_another_machine,
 )
@@ -236,6 +237,7 @@ def _resume(
         _refuse_finished(run_dir)
         refuse_other_versions(run_dir.path, record.versions)
         warn_of_another_machine(run_dir.path, record)
+        require_equal_shares_here(config)
         remove_unfinished(run_dir.checkpoint)
         start: Start = checkpoint.load_newest(run_dir.checkpoint)
         if record.origin and not start:
