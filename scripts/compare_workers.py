@@ -13,7 +13,6 @@ its own share, and compares accuracies.
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 
 from keras_cifar.distribute.cluster import TF_CONFIG
 from keras_cifar.history import read_history
+from keras_cifar.launch import held_ports, share_out
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.article import ArticleRecipe
@@ -107,27 +107,12 @@ def compare_accuracies(
 def train(path: Path, *, count: int | None, **what: Any) -> RunDir:
     """Trains a run by one process as it is, or by some workers on this machine."""
     command = [sys.executable, __file__, "worker", str(path), json.dumps(what)]
-    ports = free_ports(count or 0)
-    clusters = [
-        {"cluster": {"worker": ports}, "task": {"type": "worker", "index": index}}
-        for index in range(len(ports))
-    ]
-    environments = [{TF_CONFIG: json.dumps(cluster)} for cluster in clusters] or [{}]
+    with held_ports(count or 0) as ports:
+        environments = [share.environment for share in share_out(ports)] if count else [{}]
     processes = [subprocess.Popen(command, env=os.environ | more) for more in environments]
     if failed := [process.args for process in processes if process.wait()]:
         raise click.ClickException(f"{path.name}: {len(failed)} workers failed.")
     return RunDir(path)
-
-
-def free_ports(count: int) -> list[str]:
-    """Returns addresses on this machine that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 @main.command()

@@ -8,10 +8,8 @@ run, resumed by both, must end as one that was left alone, to the bit.
 """
 
 import itertools
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +19,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from keras_cifar.distribute.cluster import TF_CONFIG
 from keras_cifar.files import TEMPORARY
 from keras_cifar.history import read_history
+from keras_cifar.launch import held_ports, share_out
 from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
 
@@ -56,33 +54,21 @@ def main(cases: tuple[str, ...]) -> None:
 
 def start(run: RunDir, arguments: list[str]) -> list["subprocess.Popen[str]"]:
     """Starts both workers; each has a file for what it says."""
-    addresses = free_addresses(len(WHO))
+    with held_ports(len(WHO)) as ports:
+        shares = share_out(ports)
     processes = []
-    for rank in WHO.values():
-        task = {"type": "worker", "index": rank}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    for rank, share in enumerate(shares):
         with log_of(run, rank).open("w") as log:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "keras_cifar", "train", *arguments],
-                    env=os.environ | {TF_CONFIG: config},
+                    env=os.environ | share.environment,
                     stdout=log,
                     stderr=log,
                     text=True,
                 )
             )
     return processes
-
-
-def free_addresses(count: int) -> list[str]:
-    """Returns addresses on this machine that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 def log_of(run: RunDir, rank: int) -> Path:
