@@ -162,6 +162,13 @@ def test_one_worker_is_as_none(tf_config):
     assert settle(TrainConfig.of())[0].strategy == "single"
 
 
+def test_a_batch_that_they_cannot_share_equally_is_refused(tf_config):
+    tf_config({"cluster": {"worker": [*TWO, "c:3"]}, "task": task("worker", 1)})
+    settle(TrainConfig.of(batch_size=129))
+    with pytest.raises(OSError, match=r"128 images .* 3 replicas cannot share .* a multiple of 3"):
+        settle(TrainConfig.of(batch_size=128))
+
+
 def test_a_recipe_that_several_cannot_train_is_refused(tf_config):
     tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})
     with pytest.raises(OSError, match="TF_CONFIG names 2 workers, but fast96 trains on a single"):

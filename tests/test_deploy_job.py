@@ -1,8 +1,11 @@
 """The files of a training on a cluster: their formats, and the commands in them as they run."""
 
+import contextlib
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -189,11 +192,12 @@ def run_pod(job, *, folder, index=0, hosts=None):
 
 
 @pytest.mark.parametrize("run", ["it's $HOME $(RUN_DIR)", 'a "b" {c}: #d', "ü\nx", "-x"])
-def test_runs_and_options_of_any_name(run, tmp_path):
+def test_runs_and_folders_of_any_name(run, tmp_path):
     """A run that has ended is told from others, and nothing more is done."""
     words = ["train", "--run-dir", f"./{run}"]
-    write_job(words, tmp_path / "job", run=Path(run), workers=1)
+    write_job(words, tmp_path / "job", run=Path(run), workers=1, data_dir=Path(run))
     container = container_of(tmp_path / "job")
+    assert environment_of(container, index=0)["TFDS_DATA_DIR"] == run
     assert [expanded(word, {"RUN_DIR": "x"}) for word in container["args"]] == words
     (tmp_path / run).mkdir()
     (tmp_path / run / "config.json").touch()
@@ -209,13 +213,14 @@ def test_runs_and_options_of_any_name(run, tmp_path):
     assert (script.stdout, script.stderr) == (f"{run}: this run has ended.\n", "")
     show = (tmp_path / "job" / "train.sbatch").read_text().partition("# When a worker")[0]
     shown = subprocess.run(
-        ["bash", "-c", f'{show}\nprintf "%s\\0" "${{begin[@]}}"'], capture_output=True, check=True
+        ["bash", "-c", f'{show}\nprintf "%s\\0" "$TFDS_DATA_DIR" "${{begin[@]}}"'],
+        capture_output=True,
+        check=True,
     ).stdout
-    assert shown.decode().split("\0")[:-1] == words
+    assert shown.decode().split("\0")[:-1] == [run, *words]
 
 
-# A few steps an epoch.
-FEW_IMAGES = ("--dataset", "sample", "--validation-fraction", "0.9", "--batch-size", "100")
+TWO_STEPS = ("--dataset", "tiny", "--validation-fraction", "0.5", "--batch-size", "100")
 SRUN = """#!/bin/bash
 # In the place of Slurm's: a task for each of two workers, both on this machine.
 while [ "$1" != keras-cifar ]; do shift; done
@@ -228,38 +233,66 @@ exit "$status"
 
 
 @pytest.fixture
-def on_path(tmp_path, monkeypatch):
-    """As in the environment that has keras-cifar, on a machine that has srun."""
+def on_path(tmp_path, tiny, monkeypatch):
+    """The environment that has keras-cifar, which knows `tiny`, and srun; a core a worker."""
+    main_of_cli = "from keras_cifar.cli import main\nmain(prog_name='keras-cifar')\n"
+    keras_cifar = f"#!{sys.executable}\n{tiny.code}\n{main_of_cli}"
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "srun").write_text(SRUN)
-    (programs / "srun").chmod(0o755)
-    path = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
-    monkeypatch.setenv("PATH", os.pathsep.join(path))
+    for name, text in {"srun": SRUN, "keras-cifar": keras_cifar}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+
+
+def free_job_id():
+    """Returns a number of a Slurm job whose two ports on this machine are free."""
+    for number in range(random.randrange(9_000), 10_000):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in (20_000 + number, 20_001 + number):
+                stack.enter_context(socket.socket()).bind(("", port))
+            return str(number)
+    raise AssertionError
 
 
 @pytest.mark.slow
-def test_the_pods_train_a_run_and_are_done_when_started_again(tmp_path, on_path):
-    run = RunDir(tmp_path / "runs" / "run")
-    train = ("train", *FEW_IMAGES, "--epochs", "1")
-    result = invoke(tmp_path / "job", "--", *train, "--run-dir", "runs/run")
-    assert result.exit_code == 0, result.output
+@pytest.mark.usefixtures("on_path")
+def test_pods_begin_a_run_and_a_batch_script_goes_on_with_it(tmp_path, tiny, eventually):
+    """As on Kubernetes and on Slurm, but on loopback, until the run has ended."""
+    job, run = tmp_path / "job", RunDir(tmp_path / "runs" / "run")
+    train = ["train", *TWO_STEPS, "--epochs", "2", "--run-dir", "runs/run"]
+    write_job(train, job, run=Path("runs/run"), workers=2, data_dir=tiny.data_dir)
     with held_ports(2) as ports:
         # In the place of what DNS says in the cluster.
-        there = {
+        hosts = {
             f"train-run-{index}.train-run:2222": f"127.0.0.1:{port}"
             for index, port in enumerate(ports)
         }
-        pods = [
-            run_pod(tmp_path / "job", folder=tmp_path, index=index, hosts=there)
-            for index in range(2)
-        ]
-        said = [pod.communicate(timeout=600)[0] for pod in pods]
-    assert [pod.returncode for pod in pods] == [0, 0], said
+        with contextlib.ExitStack() as stack:
+            for index in range(2):
+                pod = stack.enter_context(run_pod(job, folder=tmp_path, index=index, hosts=hosts))
+                stack.callback(pod.kill)
+            eventually(lambda: run.history.is_file() and epochs_of(run) == 1, seconds=600)
+    assert run.is_unfinished
+    script = subprocess.run(
+        ["bash", job / "train.sbatch"],
+        cwd=tmp_path,
+        env=os.environ | {"SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_ID": free_job_id()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert script.returncode == 0, script.stderr
+    assert "Waiting for 2 workers" in script.stderr
     assert run.has_ended
-    assert len(run.history.read_text().splitlines()) == 2
-    with run_pod(tmp_path / "job", folder=tmp_path, index=1) as pod:
+    assert epochs_of(run) == 2
+    with run_pod(job, folder=tmp_path, index=1) as pod:
         assert pod.communicate(timeout=600)[0] == "runs/run: this run has ended.\n"
+
+
+def epochs_of(run):
+    return len(run.history.read_text().splitlines()) - 1
 
 
 # Choices

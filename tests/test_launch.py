@@ -3,27 +3,42 @@
 import itertools
 import json
 import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from keras_cifar.cli import main
 from keras_cifar.launch import held_ports, share_out
-from keras_cifar.machine import usable_cores
+from keras_cifar.machine import package_versions, usable_cores
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.run_dir import RunDir
+from keras_cifar.run_record import RunRecord
 
 # It has to start TensorFlow first, which leaves time to do something to it.
 TRAIN = ("train", "--dataset", "sample", "--epochs", "100")
 
 
 @contextmanager
+def running(command, **options):
+    """A process that does not outlive the block."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *command], **pipes | options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def launched(workers, *arguments, grace=60.0, **options):
-    """A process with workers that does not outlive the block."""
+    """A process with workers, which has another patience."""
     program = (
         "import sys, keras_cifar.launch as launch, keras_cifar.launch.processes as workers\n"
         f"workers._GRACE_SECONDS, workers._TERMINATE_SECONDS = {grace}, 0.5\n"
@@ -33,13 +48,7 @@ def launched(workers, *arguments, grace=60.0, **options):
         "print(ending.what, file=sys.stderr)\n"
         "sys.exit(ending.exit_code)\n"
     )
-    command = [sys.executable, "-c", program]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return running(["-c", program], **options)
 
 
 def children_of(process):
@@ -89,6 +98,37 @@ def test_what_no_workers_can_run_is_wrong_usage(arguments, fault, tmp_path, monk
     assert result.exit_code == 2
     assert fault in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """Begins a run of a strategy, which has no checkpoint yet, as the newest one."""
+    monkeypatch.chdir(tmp_path)
+
+    def begin(strategy):
+        run = RunDir(Path("runs") / strategy)
+        run.checkpoint.mkdir(parents=True)
+        config = TrainConfig(dataset="sample", strategy=strategy)
+        run.write_record(RunRecord(config, package_versions(), "a device", {}))
+        return run
+
+    return begin
+
+
+def test_a_run_that_one_process_began_is_not_for_several(begun):
+    begun("single")
+    result = CliRunner().invoke(main, ["launch", "--workers", "2", "--", "train", "--resume"])
+    assert result.exit_code == 2
+    fault = "runs/single was started with --strategy single. Go on with it: keras-cifar train --res"
+    assert fault in result.stderr
+
+
+def test_a_run_is_not_gone_on_with_by_other_settings(begun):
+    begun("multi-worker")
+    arguments = ["launch", "--workers", "2", "--", "train", "--resume", "--epochs", "3"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "runs/multi-worker was started with --epochs 20, not 3." in result.stderr
 
 
 # What each worker gets
@@ -167,7 +207,42 @@ def test_gpus_are_shared_out_and_suffice_for_all_workers(three_gpus, monkeypatch
     assert all("CUDA_VISIBLE_DEVICES" not in share.environment for share in share_out(range(4)))
 
 
-# How they end
+# How they run and end
+
+
+@pytest.mark.slow
+def test_two_workers_train_an_ordinary_run_and_show_one_progress(tmp_path):
+    options = ("--validation-fraction", "0.9", "--batch-size", "100", "--epochs", "1")
+    train = ("train", "--dataset", "sample", *options)
+    command = ["-m", "keras_cifar", "launch", "--workers", "2", "--", *train]
+    # The tests' own TensorFlow was told to warn.
+    environment = {name: os.environ[name] for name in os.environ if name != "TF_CPP_MIN_LOG_LEVEL"}
+    with running(command, cwd=tmp_path, env=environment) as process:
+        stdout, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    (path,) = (tmp_path / "runs").iterdir()
+    run = RunDir(path)
+    assert run.has_ended
+    assert re.fullmatch(rf"runs/{path.name}: val_accuracy 0\.\d{{4}}, epoch 1\n", stdout)
+    begin, *_, end = stderr.splitlines()
+    assert begin.startswith(f"runs/{path.name}: 2 workers, ")
+    assert end == f"Test it: keras-cifar evaluate runs/{path.name}"
+    assert len(re.findall(r"^epoch 1/1 ", stderr, re.MULTILINE)) == 1
+    assert "[worker 1]" not in stderr
+
+
+def test_who_interrupts_it_is_told_how_to_go_on(begun, eventually):
+    begun("multi-worker")
+    command = ["-m", "keras_cifar", "launch", "--workers", "2", "--", "train", "--resume"]
+    with running(command) as process:
+        eventually(lambda: len(children_of(process)) == 2)
+        process.terminate()
+        _, stderr = process.communicate(timeout=600)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert stderr.splitlines()[-1] == (
+        "Interrupted. Go on with: keras-cifar launch --workers 2 -- train --resume "
+        "--run-dir runs/multi-worker"
+    )
 
 
 def test_the_lines_of_worker_0_are_as_they_are_and_the_others_marked():
@@ -178,6 +253,17 @@ def test_the_lines_of_worker_0_are_as_they_are_and_the_others_marked():
     fault = "Error: Invalid value for '--epochs': 'x' is not a valid integer."
     assert {fault, f"[worker 1] {fault}"} <= set(stderr.splitlines())
     assert re.search(r"^Worker [01] ended with exit code 2$", stderr, re.MULTILINE)
+
+
+def test_on_a_terminal_a_marked_line_takes_the_place_of_the_bar():
+    terminal, stderr = pty.openpty()
+    with launched(2, "train", "--epochs", "x", stderr=stderr) as process:
+        os.close(stderr)
+        process.wait()
+        shown = os.read(terminal, 10_000)
+        os.close(terminal)
+    assert b"\r\x1b[K[worker 1] Error: Invalid value for '--epochs'" in shown
+    assert b"[KError" not in shown
 
 
 def test_when_a_worker_is_killed_the_others_end_even_one_that_hangs(eventually):

@@ -62,6 +62,7 @@ def deploy_job(
             out_dir,
             run=run,
             workers=workers,
+            data_dir=train.params["data_dir"],
             device=device,
             image=image,
             existing=existing,

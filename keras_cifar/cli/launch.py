@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -26,11 +27,11 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
     marked. When one fails, all end.
     """
     train = parse_train(arguments)
-    run = _run(train)
+    run, data_dir = _begun(train) if train.params["resume"] else (_new(train), None)
     with held_ports(workers) as ports:
         shares = share_out(ports)
         click.echo(f"{run.path}: {_in_words(shares)}", err=True)
-        ending = run_workers(complete(arguments, train, run.path), shares)
+        ending = run_workers(complete(arguments, train, run.path, data_dir=data_dir), shares)
     if ending.exit_code:
         again = f"keras-cifar launch --workers {workers} -- train --resume --run-dir"
         way_on = f" Go on with: {again} {shlex.quote(str(run.path))}" if run.is_unfinished else ""
@@ -38,17 +39,20 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
         click.get_current_context().exit(ending.exit_code)
 
 
-def _run(train: click.Context) -> RunDir:
-    """Returns the run of all workers, chosen once for them as `train` chooses it."""
+def _new(train: click.Context) -> RunDir:
+    """Returns a run that is chosen once for all workers, as `train` chooses it."""
+    config, path = config_of(train), train.params["run_dir"]
+    return RunDir(path or click.get_current_context().with_resource(new_run(new_name(config))).path)
+
+
+def _begun(train: click.Context) -> tuple[RunDir, Path | None]:
+    """Returns the run to go on with and where its data is, which worker 0 alone would look up."""
     path = train.params["run_dir"]
-    if not train.params["resume"]:
-        config = config_of(train)
-        new = click.get_current_context().with_resource
-        return RunDir(path) if path else new(new_run(new_name(config)))
     run = RunDir(path) if path else newest_to_resume()
     if is_group(run.path):
         raise click.UsageError(f"{run.path}: a group of runs, which one process trains.")
-    stored = run.read_record().settings
+    record = run.read_record()
+    stored = record.settings
     if stored.strategy != STRATEGY:
         raise click.UsageError(
             f"{run.path} was started with --strategy {stored.strategy}. "
@@ -56,7 +60,7 @@ def _run(train: click.Context) -> RunDir:
         )
     with train.scope(cleanup=False):
         refuse_other_settings(run.path, stored, settings(train))
-    return run
+    return run, record.find_data(train.params["data_dir"])
 
 
 def _in_words(shares: Sequence[Share]) -> str:

@@ -14,6 +14,7 @@ from keras_cifar.deploy.kit import check_machine
 # Kubernetes allows 63 characters, and adds the number of the worker.
 _NAME_LENGTH = 52
 _PORT = 2222
+_KUBERNETES_DATA = Path("/workspace/data")
 _KUBERNETES_LIMITS = {
     "cpu": 'cpu: "4", memory: 4Gi',
     "gpu": 'cpu: "4", memory: 8Gi, nvidia.com/gpu: 1',
@@ -35,6 +36,7 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
     *,
     run: Path,
     workers: int = 2,
+    data_dir: Path | None = None,
     device: str = "cpu",
     image: str | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
@@ -48,6 +50,8 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
         out_dir: made where it is missing.
         run: the run's folder.
         workers: one on each machine.
+        data_dir: where TFDS keeps its data there; None for TFDS_DATA_DIR, and on Kubernetes for a
+            folder of the volume.
         device: "cpu" or "gpu", what each of them trains on.
         image: Docker image of keras-cifar, for Kubernetes; None for `job_image`'s.
         existing: what to do with files of the same names in `out_dir`.
@@ -71,7 +75,9 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
         "run_yaml": _yaml(str(run)),
         "train_yaml": "\n".join(f"            - {_yaml(word)}" for word in train),
         "kubernetes_limits": _KUBERNETES_LIMITS[device],
+        "data_yaml": _yaml(str(data_dir or _KUBERNETES_DATA)),
         "run": shlex.quote(str(run)),
+        "data": f"export TFDS_DATA_DIR={shlex.quote(str(data_dir))}\n" if data_dir else "",
         "train": shlex.join(train),
         "slurm_resources": _SLURM_RESOURCES[device],
     }

@@ -71,13 +71,15 @@ def _of_cluster(config: TrainConfig) -> str | None:
 
 
 def require_equal_shares_here(config: TrainConfig) -> None:
-    """Refuses, before the work, a batch that the devices of this machine cannot share equally.
+    """Refuses, before the work, a batch that the devices, of all workers, cannot share equally.
 
     Raises:
         OSError: as `require_equal_shares`.
     """
     if config.strategy == "mirrored":
         require_equal_shares(config, replicas=len(local_devices()))
+    elif config.strategy == "multi-worker" and (cluster := find_cluster()):
+        require_equal_shares(config, replicas=len(cluster.addresses) * (len(gpu_names()) or 1))
 
 
 def require_equal_shares(config: TrainConfig, *, replicas: int) -> None:
