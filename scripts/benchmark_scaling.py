@@ -25,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,14 @@ GPU = Compute(0.0, 1.25 / 50_000)
 _GPU_LATENCY = 42e-6 / (2 * (8 - 1))
 NVLINK, PCIE = Link(_GPU_LATENCY, 300e9), Link(_GPU_LATENCY, 28e9)
 _WIRE_SECONDS = 0.13e-3
+# Where the tables stand in docs/scaling.md.
+BEGIN, END = "<!-- measured -->", "<!-- end -->"
+MEASURED = ("processes", "apart, ms", "step, ms", "waits, ms", "on paper, ms", "apart / step")
+LINKS = ("processes", "a message, µs", "bandwidth, MB/s")
+PREDICTED = (
+    *("workers", "number", "batch", "step, ms", "waits, ms", "images/s, by one's"),
+    "efficiency",
+)
 _GIGABIT = 1e9 / 8
 
 
@@ -239,29 +247,40 @@ def places(compute: Compute, link: Link) -> list[Place]:
 
 def markdown(results: dict[str, Any]) -> str:
     """Returns the tables."""
-    lines = [
-        "| workers | alone, ms | step, ms | waits, ms | waits on paper, ms | alone / step |",
-        "| --- | --- | --- | --- | --- | --- |",
+    links = (
+        [workers, f"{1e6 * link['latency']:,.0f}", f"{link['bandwidth'] / 1e6:,.0f}"]
+        for workers, link in results["links"].items()
+    )
+    return "\n".join(
+        [
+            *table(MEASURED, map(_measured_row, results["measured"])),
+            *table(LINKS, links),
+            *table(PREDICTED, map(_predicted_row, results["predicted"])),
+        ]
+    )
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Returns the lines of a table, and an empty one."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return [*(f"| {' | '.join(map(str, cells))} |" for cells in lines), ""]
+
+
+def _measured_row(row: dict[str, Any]) -> list[str]:
+    names = ("alone", "step", "waits", "paper_waits")
+    return [str(row["workers"]), *map(_ms, map(row.get, names)), f"{row['efficiency']:.0%}"]
+
+
+def _predicted_row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["place"],
+        row["workers"],
+        f"{row['batch']:,}",
+        _ms(row["step"]),
+        _ms(row["waits"]),
+        f"{row['speedup']:.1f}",
+        f"{row['speedup'] / row['workers']:.0%}",
     ]
-    for row in results["measured"]:
-        cells = (_ms(row.get(name)) for name in ("alone", "step", "waits", "paper_waits"))
-        lines.append(f"| {row['workers']} | {' | '.join(cells)} | {row['efficiency']:.0%} |")
-    lines += [
-        "",
-        "| where | workers | batch | step, ms | waits, ms | images/s, by one worker's | "
-        "efficiency |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in results["predicted"]:
-        lines.append(
-            f"| {row['place']} | {row['workers']} | {row['batch']:,} | {_ms(row['step'])} | "
-            f"{_ms(row['waits'])} | {row['speedup']:.1f} | {row['speedup'] / row['workers']:.0%} |"
-        )
-    lines += ["", "| workers | latency of a message, us | bandwidth, MB/s |", "| --- | --- | --- |"]
-    for workers, link in results["links"].items():
-        microseconds, megabytes = 1e6 * link["latency"], link["bandwidth"] / 1e6
-        lines.append(f"| {workers} | {microseconds:,.0f} | {megabytes:,.0f} |")
-    return "\n".join([*lines, ""])
 
 
 def _ms(seconds: float | None) -> str:
@@ -272,7 +291,8 @@ def _ms(seconds: float | None) -> str:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--short", is_flag=True, help="As small as can be.")
 @click.option("--precision", default="bfloat16", show_default=True, help="Of the arithmetic.")
-def main(folder: Path, precision: str, *, short: bool) -> None:
+@click.option("--page", type=click.Path(path_type=Path), help="Put the tables into it as well.")
+def main(folder: Path, page: Path | None, precision: str, *, short: bool) -> None:
     """Writes scaling.json and scaling.md to FOLDER."""
     size = SHORT if short else FULL
     measured = measure(size, precision=precision)
@@ -282,6 +302,11 @@ def main(folder: Path, precision: str, *, short: bool) -> None:
         with replacing(folder / f"scaling.{name}") as path:
             path.write_text(text)
     print(markdown(results))
+    if page:
+        before, _, rest = page.read_text().partition(BEGIN)
+        with replacing(page) as path:
+            _, _, after = rest.partition(END)
+            path.write_text(f"{before}{BEGIN}\n{markdown(results)}{END}{after}")
 
 
 if __name__ == "__main__":

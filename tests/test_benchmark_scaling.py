@@ -49,8 +49,12 @@ def test_what_does_not_wait_is_as_many_times_as_fast():
 
 @pytest.mark.slow
 def test_two_processes_are_measured_and_a_step_has_three_reductions(tmp_path):
-    command = [sys.executable, SCRIPTS / "benchmark_scaling.py", tmp_path / "new", "--short"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n")
+    command = [sys.executable, SCRIPTS / "benchmark_scaling.py", "--short", "--page", page]
+    ended = subprocess.run(
+        [*command, tmp_path / "new"], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     results = json.loads((tmp_path / "new" / "scaling.json").read_text())
     # All gradients at once, of 5,852,170 parameters; sum and count of the metrics.
@@ -59,4 +63,6 @@ def test_two_processes_are_measured_and_a_step_has_three_reductions(tmp_path):
     assert (one["workers"], two["workers"]) == (1, 2)
     assert min(one["step"], two["alone"], two["step"], two["paper_waits"]) > 0
     assert len(results["predicted"]) == 16
-    assert (tmp_path / "new" / "scaling.md").read_text() in ended.stdout
+    tables = (tmp_path / "new" / "scaling.md").read_text()
+    assert tables in ended.stdout
+    assert page.read_text() == f"before\n<!-- measured -->\n{tables}<!-- end -->\nafter\n"
