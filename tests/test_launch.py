@@ -89,6 +89,10 @@ def is_running(pid):
             ("--workers", "2", "--", *TRAIN, "--find-learning-rate"),
             "--find-learning-rate: not with several workers.",
         ),
+        (
+            ("--workers", "3", "--", *TRAIN, "--batch-size", "64"),
+            "which 3 workers cannot share equally. Take a multiple of 3.",
+        ),
         (("--workers", "2", "train", "--epochs", "x"), "'x' is not a valid integer."),
     ],
 )

@@ -10,7 +10,7 @@ import click
 
 from keras_cifar.cli.options import config_from, given
 from keras_cifar.cli.train import train
-from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes import RECIPES, TrainConfig
 
 STRATEGY = "multi-worker"
 _NOT_FOR_SEVERAL = ("seeds", "find_learning_rate")
@@ -46,10 +46,17 @@ def settings(context: click.Context) -> dict[str, Any]:
     return given(options)
 
 
-def config_of(context: click.Context) -> TrainConfig:
+def config_of(context: click.Context, *, workers: int) -> TrainConfig:
     """Returns the settings that a new run will have; what is wrong with them is wrong usage."""
     with context.scope(cleanup=False):
-        return config_from(settings(context) | {"strategy": STRATEGY})
+        config = config_from(settings(context) | {"strategy": STRATEGY})
+    # `train` says so too, but in a job that may have waited for its machines for hours.
+    if (images := RECIPES[config.recipe].images_per_step(config)) % workers:
+        raise click.UsageError(
+            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
+            f"which {workers} workers cannot share equally. Take a multiple of {workers}."
+        )
+    return config
 
 
 def complete(
