@@ -263,6 +263,27 @@ def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
+def _wait(seconds: tf.Tensor) -> tf.Tensor:
+    """Waits in a graph, and leaves the CPU to others; returns 0."""
+    end = tf.timestamp() + tf.cast(seconds, tf.float64)
+    types: dict[str, Any] = {"output_types": [tf.int64], "output_shapes": [[]]}
+
+    def nap(_: tf.Tensor) -> list[tf.Tensor]:
+        one = tf.raw_ops.RangeDataset(start=0, stop=1, step=1, **types)
+        late = tf.raw_ops.SleepDataset(input_dataset=one, sleep_microseconds=10_000, **types)
+        with tf.control_dependencies(tf.raw_ops.DatasetToSingleElement(dataset=late, **types)):
+            return [tf.timestamp()]
+
+    (now,) = tf.while_loop(lambda now: now < end, nap, [tf.timestamp()])
+    return 0 * tf.cast(now, tf.float32)
+
+
+@pytest.fixture(scope="session")
+def wait() -> Callable[[tf.Tensor], tf.Tensor]:
+    """`_wait`, for tests, which cannot import it."""
+    return _wait
+
+
 def _save_toy(version: Path, *, answer: float = 0.0, only: Collection[str] | None = None) -> None:
     """Writes a version in one step: a SavedModel that tells by its answers which one it is.
 
@@ -276,10 +297,7 @@ def _save_toy(version: Path, *, answer: float = 0.0, only: Collection[str] | Non
 
     def slow(x: tf.Tensor) -> dict[str, tf.Tensor]:
         """As many seconds as the largest number says."""
-        end = tf.timestamp() + tf.cast(tf.reduce_max(x), tf.float64)
-        times = [tf.timestamp()]
-        (now,) = tf.while_loop(lambda now: now < end, lambda _: [tf.timestamp()], times)
-        return {"y": x + module.answer + 0 * tf.cast(now, tf.float32)}
+        return {"y": x + module.answer + _wait(tf.reduce_max(x))}
 
     def parsed(inputs: tf.Tensor) -> tf.Tensor:
         features = {"x": tf.io.FixedLenFeature([1], tf.float32)}
