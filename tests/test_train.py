@@ -128,7 +128,7 @@ def test_without_validation_the_last_model_is_kept(config, tiny, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_16_images_can_be_learned_by_heart(optimizer, sample):
-    steps = 80
+    steps = 40
     config = TrainConfig.of(optimizer=optimizer, precision="float32")
     few = sample.take(np.arange(16))
     model = compile_model(config, examples=few, steps=steps)
