@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ from keras_cifar.data.tfds_folder import (  # noqa: E402
     write_folder,
 )
 from keras_cifar.export import Exported, export  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, or one process would be left with them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
 
 _KERAS_CIFAR = "import runpy; runpy.run_module('keras_cifar', run_name='__main__', alter_sys=True)"
 
