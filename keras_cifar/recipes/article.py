@@ -68,8 +68,8 @@ class ArticleRecipe:
             metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
             jit_compile=jit_compile,
         )
-        # TensorFlow traces a step twice that makes variables the first time; so does a metric that is
-        # given by name.
+        # TensorFlow traces a step again that has made variables: the optimiser's, or those of a
+        # metric that is given by its name.
         model_to_fit.optimizer.build(model_to_fit.trainable_variables)
         return model_to_fit
 
