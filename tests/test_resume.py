@@ -311,6 +311,16 @@ def test_a_killed_run_from_another_ends_as_if_it_had_not_been(warm, tmp_path):
         resume(copy)
 
 
+@pytest.mark.parametrize("recipe", ["article", "fast94"])
+def test_a_checkpoint_in_float16_is_that_of_its_network(recipe, tiny, tmp_path):
+    config = TrainConfig.of(recipe, dataset="tiny", batch_size=50, precision="float16")
+    saved, restored = (compile_model(config, examples=tiny.examples, steps=8) for _ in range(2))
+    saved.optimizer.iterations.assign(3)
+    checkpoint.save(tmp_path, model=saved, progress=checkpoint.Progress(1))
+    checkpoint.restore(checkpoint.load_newest(tmp_path), model=restored)
+    assert int(restored.optimizer.iterations) == 3
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_adam_in_float16_has_all_that_the_next_steps_need(in_a_process, tmp_path):
     """Three steps and two more end as five do. Only float16 scales the loss: state as well."""

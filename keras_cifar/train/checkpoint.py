@@ -115,10 +115,12 @@ def read(path: Path) -> Checkpoint:
 def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
     """Gives every variable of a compiled model its value from the checkpoint.
 
+    The optimiser is built already: Keras's LossScaleOptimizer, that of float16, gets variables
+    anew each time that it is.
+
     Raises:
         OSError: the model is another one. The settings are the same, so the code has changed.
     """
-    model.optimizer.build(model.trainable_variables)
     variables = _variables(model)
     if [of.shape for of in variables] != [of.shape for of in checkpoint.variables]:
         raise OSError(
