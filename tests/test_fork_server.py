@@ -73,6 +73,7 @@ def test_what_is_read_at_the_start_needs_another_one(forks):
     assert not forks.can_start({**os.environ, "TF_ENABLE_ONEDNN_OPTS": "banana"})
 
 
+@pytest.mark.usefixtures("forks")
 def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("raise ImportError('no such library')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
