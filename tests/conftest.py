@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from filelock import FileLock
+from fork_server import Fork, ForkServer
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
@@ -26,6 +29,8 @@ from keras_cifar.run_dir import RunDir
 # Without AVX-512, TensorFlow leaves oneDNN off, which trains 1.3 to 1.9 times as fast there too
 # (AMD EPYC with AVX2, November 2026). Elsewhere it is on anyway. No test is about the choice.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Every command sets it, for good if it runs in this process. Set now, it is that of all forks.
+os.environ.setdefault("MPLBACKEND", "agg")
 start_tensorflow()
 # A shell lets what it starts with "&" ignore Ctrl-C, and the processes of the tests inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -47,6 +52,15 @@ from keras_cifar.data.tfds_folder import (  # noqa: E402
     write_folder,
 )
 from keras_cifar.export import Exported, export  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, or one process would be left with them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+_KERAS_CIFAR = "import runpy; runpy.run_module('keras_cifar', run_name='__main__', alter_sys=True)"
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +101,20 @@ def tiny(sample: Examples, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 @pytest.fixture(scope="session")
-def in_a_process(tiny: Tiny) -> Callable[..., subprocess.CompletedProcess[str]]:
+def fork_server() -> Iterator[ForkServer | None]:
+    """Starts Python with TensorFlow imported; None where forks may not use what they inherit."""
+    if sys.platform != "linux":
+        yield None
+        return
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def in_a_process(
+    fork_server: ForkServer | None, tiny: Tiny
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python, with the names that training needs, in a process of its own."""
     names = (
         "import os, pathlib, signal, keras_cifar.machine",
@@ -100,9 +127,12 @@ def in_a_process(tiny: Tiny) -> Callable[..., subprocess.CompletedProcess[str]]:
         "from keras_cifar.train import checkpoint, resume, train",
     )
 
-    def run(*lines: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "\n".join((*names, *lines))]
-        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    def run(*lines: str, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+        code = "\n".join((*names, *lines))
+        if fork_server and fork_server.can_start(env):
+            return fork_server.run(code, environment=env)
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
     return run
 
@@ -116,16 +146,45 @@ def full_data_dir() -> Path:
     return folder
 
 
-def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="session")
+def command(fork_server: ForkServer | None) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs keras-cifar in a process of its own."""
-    command = [sys.executable, "-m", "keras_cifar", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    def run(
+        *arguments: object, input: str = "", env: Mapping[str, str] = os.environ
+    ) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        if fork_server and fork_server.can_start(env):
+            return fork_server.run(_KERAS_CIFAR, words, environment=env, given=input)
+        command = [sys.executable, "-m", "keras_cifar", *words]
+        return subprocess.run(
+            command, input=input, env=env, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def _start(
+    fork_server: ForkServer | None, code: str, words: list[str], *, stdout: int, stderr: int
+) -> Fork | subprocess.Popen[bytes]:
+    if fork_server and fork_server.can_start(os.environ):
+        streams = [0, stdout, stderr]
+        return fork_server.start(code, words, environment=os.environ, streams=streams)
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.Popen(command, stdout=stdout, stderr=stderr)
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`run_command`, for tests, which cannot import it."""
-    return run_command
+def start_command(fork_server: ForkServer | None) -> Callable[..., Any]:
+    """Starts keras-cifar in a process of its own, with a folder for files stdout and stderr."""
+
+    def start(folder: Path, *arguments: object) -> Fork | subprocess.Popen[bytes]:
+        words = list(map(str, arguments))
+        with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
+            streams = {"stdout": stdout.fileno(), "stderr": stderr.fileno()}
+            return _start(fork_server, _KERAS_CIFAR, words, **streams)
+
+    return start
 
 
 def _made_once(folder: Path, make: Callable[[Path], object]) -> Path:
@@ -147,12 +206,14 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def training(shared_folder: Path) -> subprocess.CompletedProcess[str]:
+def training(
+    command: Callable[..., subprocess.CompletedProcess[str]], shared_folder: Path
+) -> subprocess.CompletedProcess[str]:
     """The process that trained `trained_run`: what it printed, and how it ended."""
 
     def train(folder: Path) -> None:
         path = folder / "two-epochs"
-        ended = run_command("train", "--dataset", "sample", "--epochs", 2, "--run-dir", path)
+        ended = command("train", "--dataset", "sample", "--epochs", 2, "--run-dir", path)
         (folder / "process.pickle").write_bytes(pickle.dumps(ended))
 
     made = _made_once(shared_folder / "runs", train)
@@ -199,47 +260,41 @@ class Server:
 
     url: str
     grpc: str
-    process: subprocess.Popen[str]
+    process: Fork | subprocess.Popen[bytes]
     log: Path
 
 
 @contextmanager
 def run_server(
+    fork_server: ForkServer | None,
     folder: Path,
     *arguments: object,
     constants: Mapping[str, float] | None = None,
-    **options: Any,
 ) -> Iterator[Server]:
     """Runs keras-cifar serve on free ports; afterwards it must end well.
 
     Args:
+        fork_server: starts it, if it can.
         folder: for its log.
         arguments: its arguments, ports aside.
         constants: other values for the constants of modules, by their full names: a test need not
             wait as long as a client.
-        options: of the process.
     """
-    program = ["import runpy, keras_cifar.machine", "keras_cifar.machine.start_tensorflow()"]
-    for name, value in (constants or {}).items():
-        program += [f"import {name.rpartition('.')[0]}", f"{name} = {value}"]
-    program += ["runpy.run_module('keras_cifar', run_name='__main__')"]
-    start = ["-c", "\n".join(program)] if constants else ["-m", "keras_cifar"]
-    command = [sys.executable, *start, "serve", *map(str, arguments)]
+    program = []
+    if constants:
+        program = ["import keras_cifar.machine", "keras_cifar.machine.start_tensorflow()"]
+        for name, value in constants.items():
+            program += [f"import {name.rpartition('.')[0]}", f"{name} = {value}"]
+    code = "\n".join([*program, _KERAS_CIFAR])
+    words = ["serve", *map(str, arguments), "--rest-port", "0", "--grpc-port", "0"]
     log = folder / "server.log"
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            [*command, "--rest-port", "0", "--grpc-port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            **options,
-        ) as process,
-    ):
+    read, write = os.pipe()
+    with os.fdopen(read) as announced, log.open("w") as stderr:
+        process = _start(fork_server, code, words, stdout=write, stderr=stderr.fileno())
+        os.close(write)
         try:
-            assert process.stdout is not None
-            announced = process.stdout.readline() + process.stdout.readline()
-            found = re.search(r": (https?://\S+)\ngRPC: (\S+)\n", announced)
+            lines = announced.readline() + announced.readline()
+            found = re.search(r": (https?://\S+)\ngRPC: (\S+)\n", lines)
             assert found, log.read_text()
             yield Server(found[1], found[2], process, log)
             if process.poll() is None:
@@ -247,20 +302,44 @@ def run_server(
             assert process.wait(timeout=600) == 0, log.read_text()
         finally:
             process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="session")
-def serving() -> Callable[..., Any]:
+def serving(fork_server: ForkServer | None) -> Callable[..., Any]:
     """`run_server`, for tests, which cannot import it."""
-    return run_server
+    return partial(run_server, fork_server)
 
 
 @pytest.fixture(scope="session")
-def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    serving: Callable[..., Any], exported: Exported, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server of `exported`, under the name cifar10."""
     folder = tmp_path_factory.mktemp("server")
-    with run_server(folder, exported.version.parent, "--access-log", "off") as running:
+    with serving(folder, exported.version.parent, "--access-log", "off") as running:
         yield running
+
+
+def _wait(seconds: tf.Tensor) -> tf.Tensor:
+    """Waits in a graph, and leaves the CPU to others; returns 0."""
+    end = tf.timestamp() + tf.cast(seconds, tf.float64)
+    types: dict[str, Any] = {"output_types": [tf.int64], "output_shapes": [[]]}
+
+    def nap(_: tf.Tensor) -> list[tf.Tensor]:
+        one = tf.raw_ops.RangeDataset(start=0, stop=1, step=1, **types)
+        late = tf.raw_ops.SleepDataset(input_dataset=one, sleep_microseconds=10_000, **types)
+        with tf.control_dependencies(tf.raw_ops.DatasetToSingleElement(dataset=late, **types)):
+            return [tf.timestamp()]
+
+    (now,) = tf.while_loop(lambda now: now < end, nap, [tf.timestamp()])
+    return 0 * tf.cast(now, tf.float32)
+
+
+@pytest.fixture(scope="session")
+def wait() -> Callable[[tf.Tensor], tf.Tensor]:
+    """`_wait`, for tests, which cannot import it."""
+    return _wait
 
 
 def _save_toy(version: Path, *, answer: float = 0.0, only: Collection[str] | None = None) -> None:
@@ -276,10 +355,7 @@ def _save_toy(version: Path, *, answer: float = 0.0, only: Collection[str] | Non
 
     def slow(x: tf.Tensor) -> dict[str, tf.Tensor]:
         """As many seconds as the largest number says."""
-        end = tf.timestamp() + tf.cast(tf.reduce_max(x), tf.float64)
-        times = [tf.timestamp()]
-        (now,) = tf.while_loop(lambda now: now < end, lambda _: [tf.timestamp()], times)
-        return {"y": x + module.answer + 0 * tf.cast(now, tf.float32)}
+        return {"y": x + module.answer + _wait(tf.reduce_max(x))}
 
     def parsed(inputs: tf.Tensor) -> tf.Tensor:
         features = {"x": tf.io.FixedLenFeature([1], tf.float32)}

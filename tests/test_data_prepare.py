@@ -290,8 +290,8 @@ def test_the_full_data_comes_through_a_mirror_unchanged(full_data_dir, serve_fol
     builder = tfds.builder_from_directory(original)
     decoders = {"image": tfds.decode.SkipDecoding()}
     for name, split in ((TRAIN, "train"), (TEST, "test")):
-        rows = list(tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders)))
-        pngs, labels = [row["image"] for row in rows], [row["label"] for row in rows]
+        whole = builder.as_dataset(split=split, decoders=decoders, batch_size=-1)
+        pngs, labels = whole["image"].numpy().tolist(), whole["label"].numpy().tolist()
         write_parquet(source / name, pngs=pngs, labels=labels)
     folder = prepare(CIFAR10, data_dir=tmp_path / "data", mirror=serve_folder(source))
     # Both compare all images and labels with the digest of CIFAR-10; this one, what was written.

@@ -323,24 +323,18 @@ def test_a_model_whose_training_diverged_is_not_published(copied_run, tmp_path):
 # Processes
 
 
-def start_export(run, model_dir, *options):
-    command = [sys.executable, "-m", "keras_cifar", "export", str(run.path), str(model_dir)]
-    return subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_the_command_prints_where_and_how_closely_and_what_comes_next(trained_run, tmp_path):
-    with start_export(trained_run, tmp_path / "models") as process:
-        output, errors = process.communicate()
-    assert process.returncode == 0, errors
+def test_the_command_prints_where_and_how_closely_and_what_comes_next(
+    command, trained_run, tmp_path
+):
+    ended = command("export", trained_run.path, tmp_path / "models")
+    assert ended.returncode == 0, ended.stderr
     version = tmp_path / "models" / "1"
     assert re.fullmatch(
         re.escape(str(version))
         + r": verified, probabilities within \d\.\de-0\d of the Keras model's, 25\.\d MB\n",
-        output,
+        ended.stdout,
     )
-    assert errors.splitlines() == [
+    assert ended.stderr.splitlines() == [
         "writing the model as saved_model in float32",
         "verifying it on 72 images",
         f"Deploy it: keras-cifar deploy {tmp_path / 'models'} models-server",
@@ -348,11 +342,10 @@ def test_the_command_prints_where_and_how_closely_and_what_comes_next(trained_ru
 
 
 @pytest.mark.slow
-def test_two_exports_at_once_get_numbers_of_their_own(trained_run, tmp_path):
+def test_two_exports_at_once_get_numbers_of_their_own(command, trained_run, tmp_path):
     with ThreadPoolExecutor(2) as pool:
-        runs = [start_export(trained_run, tmp_path / "models") for _ in range(2)]
-        ends = list(pool.map(lambda process: process.communicate(), runs))
-    assert [process.returncode for process in runs] == [0, 0], ends
+        runs = [pool.submit(command, "export", trained_run.path, tmp_path / "models") for _ in "ab"]
+    assert [run.result().returncode for run in runs] == [0, 0], [run.result() for run in runs]
     assert list(versions(tmp_path / "models")) == [1, 2]
     for version in versions(tmp_path / "models").values():
         saved_model.probabilities(version, [])
@@ -361,18 +354,19 @@ def test_two_exports_at_once_get_numbers_of_their_own(trained_run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_an_export_that_is_ended_in_the_middle_leaves_no_version(trained_run, tmp_path, name):
-    model_dir = tmp_path / "models"
-    with start_export(trained_run, model_dir) as process:
-        # Not earlier: in the callbacks by which Python clears away TensorFlow's graphs, it drops
-        # what a signal's handler raises.
-        while not list(model_dir.glob(f".unfinished-*/{WARMUP_FILE}")):
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(getattr(signal, name))
-        _, errors = process.communicate()
+def test_an_export_that_is_ended_in_the_middle_leaves_no_version(
+    start_command, trained_run, tmp_path, name
+):
+    model_dir, errors = tmp_path / "models", tmp_path / "stderr"
+    process = start_command(tmp_path, "export", trained_run.path, model_dir)
+    # Not earlier: in the callbacks by which Python clears away TensorFlow's graphs, it drops what a
+    # signal's handler raises.
+    while not list(model_dir.glob(f".unfinished-*/{WARMUP_FILE}")):
+        assert process.poll() is None, errors.read_text()
+        time.sleep(0.005)
+    process.send_signal(getattr(signal, name))
     expected = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[name]
-    assert process.returncode == expected, errors
+    assert process.wait() == expected, errors.read_text()
     assert versions(model_dir) == {}
     left = list(model_dir.glob(".unfinished-*"))
     assert bool(left) == (name == "SIGKILL")

@@ -53,19 +53,25 @@ def test_a_hundred_steps_on_the_sample_teach_it_half_of_the_test_images(run):
     assert evaluate(run, split="test", data_dir=None).accuracy > 0.5
 
 
-def test_test_time_augmentation_is_another_measurement_and_says_so(run):
-    plain, augmented = (evaluate(run, split="test", data_dir=None, views=n) for n in (1, 6))
+@pytest.fixture(scope="module")
+def views(run):
+    """Measured with one view, with six of a quarter of the images, and with six of all."""
+    return tuple(
+        evaluate(run, split="test", data_dir=None, views=views, views_share=share)
+        for views, share in ((1, 1.0), (6, 0.25), (6, 1.0))
+    )
+
+
+def test_test_time_augmentation_is_another_measurement_and_says_so(run, views):
+    plain, _, augmented = views
     assert (plain.views, augmented.views) == (1, 6)
     assert augmented.loss != plain.loss
     assert augmented.loss == pytest.approx(plain.loss, rel=0.1)
     assert '"views": 6' in run.metrics.read_text()
 
 
-def test_the_least_certain_alone_get_six_views_if_told(run):
-    of_none, of_quarter, of_all = (
-        evaluate(run, split="test", data_dir=None, views=views, views_share=share)
-        for views, share in ((1, 1.0), (6, 0.25), (6, 1.0))
-    )
+def test_the_least_certain_alone_get_six_views_if_told(run, views):
+    of_none, of_quarter, of_all = views
     assert of_quarter.loss not in (of_none.loss, of_all.loss)
     assert format_table(of_quarter).startswith(
         f"test: {of_quarter.examples:,} images, 6 views of the least certain 25%\n"

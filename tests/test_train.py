@@ -128,13 +128,16 @@ def test_without_validation_the_last_model_is_kept(config, tiny, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_16_images_can_be_learned_by_heart(optimizer, sample):
-    steps = 80
+    steps = 40
     config = TrainConfig.of(optimizer=optimizer, precision="float32")
     few = sample.take(np.arange(16))
     model = compile_model(config, examples=few, steps=steps)
+    traced, train_step = [], model.train_step
+    model.train_step = lambda batch: traced.append(batch) or train_step(batch)
     batches = train_batches(few, batch_size=16, seed=0, epochs=range(steps))
     model.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
     assert (model.predict(few.images, verbose=0).argmax(axis=1) == few.labels).mean() > 0.9
+    assert len(traced) == 1  # traced again, a run begins 2 s later
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_clear_word(config, tiny, tmp_path):

@@ -71,9 +71,12 @@ class ArticleRecipe:
         model_to_fit.compile(
             optimizer=build_optimizer(config, steps=steps, jit_compile=jit_compile),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
+            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
             jit_compile=jit_compile,
         )
+        # TensorFlow traces a step again that has made variables: the optimiser's, or those of a
+        # metric that is given by its name.
+        model_to_fit.optimizer.build(model_to_fit.trainable_variables)
         return model_to_fit
 
     def set_weights(self, model: keras.Model, weights: Sequence[Any]) -> None:

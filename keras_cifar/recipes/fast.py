@@ -93,6 +93,8 @@ class FastRecipe:
         jit_compile: bool,
     ) -> keras.Model:
         """Returns the network, compiled; its steps take elements of `batches`."""
+        import keras
+
         from keras_cifar.data.on_device import make_batch, mirror_half
         from keras_cifar.optimize.hardest import HardestModel, MultiWorkerHardestModel
         from keras_cifar.optimize.loss import smoothed_cross_entropy
@@ -109,7 +111,7 @@ class FastRecipe:
         model.compile(
             optimizer=agreed(optimizer, precision=config.precision),
             loss=smoothed_cross_entropy(self.label_smoothing),
-            metrics=["accuracy"],
+            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
             jit_compile=jit_compile,
             # Compiled by XLA, a whole epoch is one call: nothing comes back to the host in between.
             steps_per_execution=steps // config.epochs if jit_compile else 1,

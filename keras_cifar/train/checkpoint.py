@@ -115,11 +115,12 @@ def read(path: Path) -> Checkpoint:
 def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:
     """Gives every variable of a compiled model its value from the checkpoint.
 
+    The optimiser is built already: Keras's LossScaleOptimizer, that of float16, gets variables
+    anew each time that it is.
+
     Raises:
         OSError: the model is another one. The settings are the same, so the code has changed.
     """
-    if not model.optimizer.built:  # a second time, loss scaling would make its variables anew
-        model.optimizer.build(model.trainable_variables)
     there = variables(model)
     if [of.shape for of in there] != [of.shape for of in checkpoint.variables]:
         raise OSError(

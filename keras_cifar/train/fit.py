@@ -223,10 +223,7 @@ def compile_in_strategy(config: TrainConfig, *, training: Examples) -> keras.Mod
     """Builds and compiles the network for a whole run on the devices that its settings name."""
     steps_per_epoch = len(training.labels) // config.batch_size
     with _strategy(config.strategy).scope():
-        model = compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
-        # A checkpoint may give them their values: its reader knows no scope.
-        model.optimizer.build(model.trainable_variables)
-        return model
+        return compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:
