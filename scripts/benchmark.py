@@ -46,7 +46,8 @@ from keras_cifar.data.prepare import load  # noqa: E402
 from keras_cifar.history import read_history  # noqa: E402
 from keras_cifar.machine import cpu_model, onednn, pick_precision  # noqa: E402
 from keras_cifar.recipes import RECIPES  # noqa: E402
-from keras_cifar.train.fit import compile_model, fit  # noqa: E402
+from keras_cifar.train.compile import compile_model  # noqa: E402
+from keras_cifar.train.fit import fit  # noqa: E402
 
 TORCH_ARTICLE = Path(__file__).with_name("torch_article.py")
 TORCH_PRECISIONS = ("float32", "bfloat16")

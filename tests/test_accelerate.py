@@ -22,7 +22,7 @@ from keras_cifar.cifar10 import MEAN, STANDARD_DEVIATION
 from keras_cifar.model import article
 from keras_cifar.model.normalization import image_normalization
 from keras_cifar.recipes import RECIPES, TrainConfig
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.compile import compile_model
 
 DEEP = {"filters": 128, "kernel_size": 3, "padding": "same", "use_bias": False}
 # By the name of a replacement: the layers that it is for, on images of 64 channels, and its own.

@@ -122,7 +122,7 @@ from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import load
 from keras_cifar.optimize.loss_scale import AgreedLossScale
 from keras_cifar.recipes import RECIPES
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.compile import compile_model
 
 devices = ["CPU:0", "CPU:1"]
 strategy = tf.distribute.MirroredStrategy(devices)

@@ -24,7 +24,7 @@ from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint, resume, train
 from keras_cifar.train.callbacks import RunFiles
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.compile import compile_model
 
 KILL_AND_RESUME = Path(__file__).parents[1] / "scripts" / "kill_and_resume.py"
 
@@ -328,7 +328,7 @@ def test_a_checkpoint_of_adam_in_float16_has_all_that_the_next_steps_need(in_a_p
 import keras
 from keras_cifar.data.pipeline import train_batches
 from keras_cifar.data.prepare import load
-from keras_cifar.train.fit import compile_in_strategy
+from keras_cifar.train.compile import compile_in_strategy
 
 examples = load(DATASETS["tiny"], split="train", data_dir=data_dir).take(range(40))
 config = TrainConfig.of(

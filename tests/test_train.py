@@ -27,8 +27,9 @@ from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import resume, train
-from keras_cifar.train.fit import compile_model, fit
-from keras_cifar.train.run import out_of_memory_in_words
+from keras_cifar.train.compile import compile_model
+from keras_cifar.train.conditions import out_of_memory_in_words
+from keras_cifar.train.fit import fit
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import load
 from keras_cifar.recipes import RECIPES
 from keras_cifar.accelerate import xla
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.compile import compile_model
 
 config = TrainConfig.of(
     recipe, dataset="sample", batch_size=10, epochs=1, precision="float32", strategy="single"

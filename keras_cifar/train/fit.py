@@ -1,4 +1,4 @@
-"""Compiles the model and lets `model.fit` train it."""
+"""Lets `model.fit` train the model of a run, alone or as one of several workers."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import click
 import keras
-import tensorflow as tf
 
 from keras_cifar.accelerate import xla
 from keras_cifar.data.examples import Examples
@@ -18,13 +17,13 @@ from keras_cifar.data.split import split_stratified
 from keras_cifar.distribute.multi_worker import AverageMoments, shared_out
 from keras_cifar.distribute.replicas import draw_own_masks
 from keras_cifar.distribute.workers import Workers, workers_of_this_process
-from keras_cifar.machine import device_kind, local_devices
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
+from keras_cifar.train.compile import compile_in_strategy
 from keras_cifar.train.conditions import require_equal_shares
 from keras_cifar.train.display import ProgressDisplay
 from keras_cifar.train.origins import Weights
@@ -79,7 +78,7 @@ def fit(
     started = time.perf_counter()
     workers = workers_of_this_process() if config.strategy == "multi-worker" else None
     if workers:
-        workers.tell("settings", asdict(config))
+        workers.tell("record", run_dir.read_record().as_json())
     training, validation = _split(config, examples)
     steps_per_epoch = len(training.labels) // config.batch_size
     before = start if isinstance(start, Checkpoint) else None
@@ -217,48 +216,3 @@ def _refuse_other_settings(run_dir: RunDir, *, then: dict[str, Any], now: dict[s
             f"{run_dir.config}: is damaged, or was changed since the last checkpoint: "
             f"{', '.join(changed)}. Put the old values back, or train anew in another --run-dir."
         )
-
-
-def compile_in_strategy(config: TrainConfig, *, training: Examples) -> keras.Model:
-    """Builds and compiles the network for a whole run on the devices that its settings name."""
-    steps_per_epoch = len(training.labels) // config.batch_size
-    with _strategy(config.strategy).scope():
-        return compile_model(config, examples=training, steps=config.epochs * steps_per_epoch)
-
-
-def _strategy(name: str) -> tf.distribute.Strategy:
-    if name == "single":
-        return tf.distribute.get_strategy()
-    if name == "multi-worker":
-        return workers_of_this_process().strategy
-    return tf.distribute.MirroredStrategy(local_devices())
-
-
-def compile_model(
-    config: TrainConfig, *, examples: Examples, steps: int, device: str | None = None
-) -> keras.Model:
-    """Builds and compiles the network of `config`, to be trained on `examples`.
-
-    Args:
-        config: without "auto".
-        examples: the training examples.
-        steps: of the whole run.
-        device: "CPU" or "GPU", what it is to be fast on; None for what this machine has.
-    """
-    device = device or device_kind()
-    compiles, _ = xla.choose(config.strategy, device=device)
-    if device == "GPU" and not compiles:
-        # Else sums on a GPU come out differently each time and resume is not exact. XLA has a
-        # switch of its own, EXACT_ON_GPU: with this one Keras would drop XLA.
-        tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(config.dtype_policy)
-    try:
-        return RECIPES[config.recipe].compile_model(
-            config,
-            examples=examples,
-            steps=steps,
-            device=device,
-            jit_compile=compiles,
-        )
-    finally:
-        keras.config.set_dtype_policy("float32")

@@ -22,7 +22,8 @@ from keras_cifar.train.conditions import (
     settle,
     warn_of_another_machine,
 )
-from keras_cifar.train.run import clear, owned, require_start, resume, train
+from keras_cifar.train.folder import clear, owned
+from keras_cifar.train.run import require_start, resume, train
 from keras_cifar.train.summary import Summary, summarise
 
 Logs = Literal["none", "tensorboard"]

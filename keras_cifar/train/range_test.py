@@ -20,12 +20,12 @@ from keras_cifar.plot import draw_rate_curve
 from keras_cifar.rate_curve import RateCurve, write_rate_curve
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.train import origins
+from keras_cifar.train.compile import compile_in_strategy
 from keras_cifar.train.conditions import (
     out_of_memory_in_words,
     require_one_process,
     settle,
 )
-from keras_cifar.train.fit import compile_in_strategy
 from keras_cifar.train.origins import Weights
 from keras_cifar.train.run import require_start
 

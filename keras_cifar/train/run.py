@@ -1,9 +1,7 @@
 """Trains a run from its settings, or goes on with one that was interrupted."""
 
-import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,10 +15,10 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load, prepare
 from keras_cifar.data.tfds_folder import read_split
 from keras_cifar.distribute.cluster import find_cluster, is_helper
-from keras_cifar.files import locked, make_folder, remove_unfinished, require_writable
+from keras_cifar.files import make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
-from keras_cifar.run_dir import RunDir, is_group
+from keras_cifar.run_dir import RunDir
 from keras_cifar.run_record import RunRecord
 from keras_cifar.train import checkpoint, origins
 from keras_cifar.train.conditions import (
@@ -32,6 +30,13 @@ from keras_cifar.train.conditions import (
     warn_of_another_machine,
 )
 from keras_cifar.train.fit import Outcome, Start, fit
+from keras_cifar.train.folder import (
+    clear,
+    owned,
+    refuse_existing,
+    refuse_finished,
+    refuse_group,
+)
 from keras_cifar.train.together import together
 
 _FIRST_YEAR_OF_ZIP = 1980
@@ -96,9 +101,9 @@ def _train(  # noqa: PLR0913 (as `train`)
         click.echo(f"{name}: {choice}", err=True)
     # Before the data is fetched for it.
     require_writable(run_dir.path, name="--run-dir")
-    _refuse_group(run_dir)
+    refuse_group(run_dir)
     if existing == "refuse":
-        _refuse_existing(run_dir)
+        refuse_existing(run_dir)
     found = origins.find(origin, run_dir=run_dir) if origin else None
     weights = origins.read(found, config=config) if found else None
     dataset = DATASETS[config.dataset]
@@ -107,7 +112,7 @@ def _train(  # noqa: PLR0913 (as `train`)
     make_folder(run_dir.path)
     with owned(run_dir.path):
         if existing == "refuse":
-            _refuse_existing(run_dir)
+            refuse_existing(run_dir)
         clear(run_dir)
         # Before config.json: from then on, a run without this folder is one that has ended.
         run_dir.checkpoint.mkdir()
@@ -138,45 +143,6 @@ def require_start() -> None:
             f"The clock of this machine says {now.tm_year}; the files of a run, zip archives, "
             f"cannot be of a time before {_FIRST_YEAR_OF_ZIP}. Set the clock."
         )
-
-
-def _refuse_group(run_dir: RunDir) -> None:
-    if is_group(run_dir.path):
-        raise FileExistsError(f"{run_dir.path}: holds a group of runs. Name another --run-dir.")
-
-
-def _refuse_existing(run_dir: RunDir) -> None:
-    present = [
-        path.name
-        for path in run_dir.files()
-        if path.is_file() or (path.is_dir() and any(path.iterdir()))
-    ]
-    if present:
-        raise FileExistsError(
-            f"{run_dir.path}: holds a run already ({', '.join(present)}). Go on with it by "
-            "--resume, replace it by --overwrite, or name another --run-dir."
-        )
-
-
-def owned(path: Path) -> AbstractContextManager[bool]:
-    """Keeps other processes out of the folder of a run or a group."""
-
-    def refuse() -> None:
-        raise BlockingIOError(
-            f"{path}: another process is training here. Wait for it or name another --run-dir."
-        )
-
-    return locked(path / ".lock", when_busy=refuse)
-
-
-def clear(run_dir: RunDir) -> None:
-    """Removes what the commands wrote to the folder of a run."""
-    remove_unfinished(run_dir.path)
-    for path in run_dir.files():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def resume(
@@ -234,7 +200,7 @@ def _resume(
     config = record.settings
     with owned(run_dir.path):
         remove_unfinished(run_dir.path)  # of a run that has ended, too
-        _refuse_finished(run_dir)
+        refuse_finished(run_dir)
         refuse_other_versions(run_dir.path, record.versions)
         warn_of_another_machine(run_dir.path, record)
         require_equal_shares_here(config)
@@ -253,12 +219,3 @@ def _resume(
                 tensorboard=tensorboard,
                 callbacks=callbacks,
             )
-
-
-def _refuse_finished(run_dir: RunDir) -> None:
-    if not run_dir.checkpoint.is_dir():
-        raise FileExistsError(
-            f"{run_dir.path}: this run has ended; there is nothing to resume. "
-            "To train its model further, start another run with --from this folder. "
-            "To train anew, name another --run-dir."
-        )

@@ -24,7 +24,7 @@ from keras_cifar.machine import (
 )
 from keras_cifar.model.inference import inference_model
 from keras_cifar.recipes import RECIPES, TrainConfig
-from keras_cifar.train.fit import compile_model
+from keras_cifar.train.compile import compile_model
 
 _MANY = 64  # images in a request
 _SECONDS = 2.0  # of each measurement, at least one call

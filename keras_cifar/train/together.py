@@ -10,7 +10,7 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load
 from keras_cifar.distribute.workers import Workers, workers_of_this_process
 from keras_cifar.machine import package_versions
-from keras_cifar.recipes import TrainConfig
+from keras_cifar.run_record import RunRecord
 from keras_cifar.train.conditions import out_of_memory_in_words
 from keras_cifar.train.fit import Outcome, fit_share
 
@@ -28,7 +28,8 @@ def together(
         chiefs_part: trains and writes the run, by `fit`; called on the chief alone, so the others
             need none.
         what: is to be done, by name: the same on all of them.
-        data_dir: where this worker keeps its data.
+        data_dir: where TFDS keeps its data for this worker; None for where it does for the chief,
+            if that folder is here too.
         callbacks: the user's own, on this worker.
 
     Returns:
@@ -54,7 +55,8 @@ def _help(
     workers: Workers, *, data_dir: Path | None, callbacks: Sequence[keras.callbacks.Callback]
 ) -> None:
     # The chief has its data by then: on a disk that both have, they are there for this one too.
-    config = TrainConfig(**workers.tell("settings", None))
+    record = RunRecord.from_json(workers.tell("record", None))
+    config, data_dir = record.settings, record.find_data(data_dir)
     examples = load(DATASETS[config.dataset], split="train", data_dir=data_dir)
     with out_of_memory_in_words(config):
         fit_share(config, examples=examples, callbacks=callbacks, workers=workers)

@@ -1,0 +1,59 @@
+"""The folder of a run: what it must not hold, who may write to it, and how it is emptied."""
+
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from keras_cifar.files import locked, remove_unfinished
+from keras_cifar.run_dir import RunDir, is_group
+
+
+def refuse_group(run_dir: RunDir) -> None:
+    """Raises FileExistsError if the folder is that of a group of runs."""
+    if is_group(run_dir.path):
+        raise FileExistsError(f"{run_dir.path}: holds a group of runs. Name another --run-dir.")
+
+
+def refuse_existing(run_dir: RunDir) -> None:
+    """Raises FileExistsError if the folder holds something that a run writes."""
+    present = [
+        path.name
+        for path in run_dir.files()
+        if path.is_file() or (path.is_dir() and any(path.iterdir()))
+    ]
+    if present:
+        raise FileExistsError(
+            f"{run_dir.path}: holds a run already ({', '.join(present)}). Go on with it by "
+            "--resume, replace it by --overwrite, or name another --run-dir."
+        )
+
+
+def refuse_finished(run_dir: RunDir) -> None:
+    """Raises FileExistsError if the folder's run has ended."""
+    if not run_dir.checkpoint.is_dir():
+        raise FileExistsError(
+            f"{run_dir.path}: this run has ended; there is nothing to resume. "
+            "To train its model further, start another run with --from this folder. "
+            "To train anew, name another --run-dir."
+        )
+
+
+def owned(path: Path) -> AbstractContextManager[bool]:
+    """Keeps other processes out of the folder of a run or a group."""
+
+    def refuse() -> None:
+        raise BlockingIOError(
+            f"{path}: another process is training here. Wait for it or name another --run-dir."
+        )
+
+    return locked(path / ".lock", when_busy=refuse)
+
+
+def clear(run_dir: RunDir) -> None:
+    """Removes what the commands wrote to the folder of a run."""
+    remove_unfinished(run_dir.path)
+    for path in run_dir.files():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
