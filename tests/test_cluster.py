@@ -120,6 +120,11 @@ def test_slurm_names_a_worker_for_each_task_on_ports_of_its_job(slurm):
     assert (cluster.source, cluster.addresses, cluster.rank) == ("Slurm", addresses, 2)
 
 
+def test_machines_have_slurms_order(slurm):
+    slurm(SLURM_STEP_NODELIST="node[9-10]")
+    assert find_cluster().addresses == ("node9:20017", "node9:20018", "node10:20017")
+
+
 def test_tf_config_is_asked_first(slurm, tf_config):
     slurm()
     tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})

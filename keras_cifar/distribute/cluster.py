@@ -81,7 +81,12 @@ def _of_slurm() -> Cluster:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
         )
-        addresses = resolver.cluster_spec().as_dict()["worker"]
+        # Its cluster_spec() sorts the machines as text, node10 before node9, and Slurm does not.
+        addresses = [
+            f"{host}:{port + place}"
+            for host, count in resolver._task_configuration.items()
+            for place in range(count)
+        ]
         rank = int(os.environ[_SLURM_RANK])
     except (ValueError, RuntimeError, KeyError) as error:
         raise OSError(
