@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from keras_cifar.cli.options import user_names
+from keras_cifar.distribute.cluster import is_in_cluster
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir, RunGroup
 
@@ -43,7 +44,8 @@ def saying_how_to_resume(run: RunDir | RunGroup) -> Iterator[None]:
         # An error number tells a failure of the system, a full disk say, from a refusal.
         if getattr(error, "errno", 0) is not None and run.is_unfinished:
             again = f"keras-cifar train --resume --run-dir {shlex.quote(str(run.path))}"
-            click.echo(f"Interrupted. Go on with: {again}", err=True)
+            where = ", on all workers" if is_in_cluster() else ""
+            click.echo(f"Interrupted. Go on with: {again}{where}", err=True)
         raise
 
 

@@ -24,7 +24,7 @@ from keras_cifar.cli.starting import (
     saying_how_to_resume,
     summary,
 )
-from keras_cifar.distribute.cluster import find_cluster, is_helper
+from keras_cifar.distribute.cluster import is_helper, is_in_cluster
 from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
@@ -121,9 +121,10 @@ def train(
 
     The defaults are those of the article's recipe; the fast ones have their own.
     """
-    if find_cluster():
+    if is_in_cluster():
         # TensorFlow warns of each dataset that it shares out.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        start_tensorflow(trains=True)  # what Slurm's variables say, it reads
     if find_learning_rate:
         learning_rate.refuse_options_of_runs(
             resume=resume, overwrite=overwrite, seeds=seeds, tensorboard=tensorboard

@@ -48,6 +48,11 @@ def find_cluster() -> Cluster | None:
     return None
 
 
+def is_in_cluster() -> bool:
+    """Whether there seems to be a cluster; it loads no TensorFlow and raises nothing."""
+    return bool(os.environ.get(TF_CONFIG)) or os.environ.get(_SLURM_TASKS, "1") != "1"
+
+
 def is_helper() -> bool:
     """Whether this process is a worker, but not the chief."""
     cluster = find_cluster()

@@ -22,13 +22,15 @@ from keras_cifar.distribute.cluster import Cluster, find_cluster
 
 _JOB = "worker"
 # Until all have come: machines of a cluster do not start at once.
-_JOIN_SECONDS = 300
+_JOIN_SECONDS = 600
 # What has stopped, or is cut off, is missed after this long.
 _HEARTBEAT_SECONDS = 20
 # What still beats but does not compute, since its disk hangs say. More than the others need to
 # trace a step or to write a checkpoint.
 _STEP_SECONDS = 50
 _END_SECONDS = 30
+_NO_PROXY = "no_grpc_proxy"
+_SHUTDOWN_SECONDS = 3
 _FAILURES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -161,9 +163,12 @@ def _join(cluster: Cluster) -> Workers:
         service_leader=f"/job:{_JOB}/task:0",
         cluster_register_timeout_in_ms=_JOIN_SECONDS * 1000,
         heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
-        shutdown_barrier_timeout_in_ms=_END_SECONDS * 1000,
+        shutdown_barrier_timeout_in_ms=_SHUTDOWN_SECONDS * 1000,  # `Workers.end` has waited
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
     )
+    # gRPC would ask the proxy of http_proxy for the way to the others, and wait for ever.
+    hosts = [address.rpartition(":")[0] for address in cluster.addresses]
+    os.environ[_NO_PROXY] = ",".join(filter(None, [os.environ.get(_NO_PROXY), *hosts]))
     if cluster.is_chief:
         click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
