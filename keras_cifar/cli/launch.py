@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -27,11 +26,11 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
     marked. When one fails, all end.
     """
     train = parse_train(arguments)
-    run, data_dir = _begun(train) if train.params["resume"] else (_new(train, workers), None)
+    run = _begun(train) if train.params["resume"] else _new(train, workers)
     with held_ports(workers) as ports:
         shares = share_out(ports)
         click.echo(f"{run.path}: {_in_words(shares)}", err=True)
-        ending = run_workers(complete(arguments, train, run.path, data_dir=data_dir), shares)
+        ending = run_workers(complete(arguments, train, run.path), shares)
     if ending.exit_code:
         again = f"keras-cifar launch --workers {workers} -- train --resume --run-dir"
         way_on = f" Go on with: {again} {shlex.quote(str(run.path))}" if run.is_unfinished else ""
@@ -45,14 +44,13 @@ def _new(train: click.Context, workers: int) -> RunDir:
     return RunDir(path or click.get_current_context().with_resource(new_run(new_name(config))).path)
 
 
-def _begun(train: click.Context) -> tuple[RunDir, Path | None]:
-    """Returns the run to go on with and where its data is, which worker 0 alone would look up."""
+def _begun(train: click.Context) -> RunDir:
+    """Returns the run to go on with."""
     path = train.params["run_dir"]
     run = RunDir(path) if path else newest_to_resume()
     if is_group(run.path):
         raise click.UsageError(f"{run.path}: a group of runs, which one process trains.")
-    record = run.read_record()
-    stored = record.settings
+    stored = run.read_record().settings
     if stored.strategy != STRATEGY:
         raise click.UsageError(
             f"{run.path} was started with --strategy {stored.strategy}. "
@@ -60,7 +58,7 @@ def _begun(train: click.Context) -> tuple[RunDir, Path | None]:
         )
     with train.scope(cleanup=False):
         refuse_other_settings(run.path, stored, settings(train))
-    return run, record.find_data(train.params["data_dir"])
+    return run
 
 
 def _in_words(shares: Sequence[Share]) -> str:

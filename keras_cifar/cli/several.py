@@ -1,7 +1,6 @@
 """The `train` that several workers run: what `launch` starts and `deploy --job` writes down."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,19 +58,11 @@ def config_of(context: click.Context, *, workers: int) -> TrainConfig:
     return config
 
 
-def complete(
-    arguments: Sequence[str], train: click.Context, run: Path, *, data_dir: Path | None = None
-) -> list[str]:
-    """Returns the arguments with what makes them the same for all workers: strategy, run, data."""
-    told: dict[str, Path | str | None] = {
-        "strategy": STRATEGY,
-        "run_dir": run,
-        "data_dir": data_dir,
-    }
-    missing = {
-        name: value
-        for name, value in told.items()
-        if value and train.params[name] in (None, "auto")
-    }
-    added = [(f"--{name.replace('_', '-')}", str(value)) for name, value in missing.items()]
-    return [*arguments, *itertools.chain.from_iterable(added)]
+def complete(arguments: Sequence[str], train: click.Context, run: Path) -> list[str]:
+    """Returns the arguments with what makes them the same for all workers: strategy and run."""
+    added = []
+    if train.params["strategy"] != STRATEGY:
+        added += ["--strategy", STRATEGY]
+    if train.params["run_dir"] is None:
+        added += ["--run-dir", str(run)]
+    return [*arguments, *added]
