@@ -60,6 +60,8 @@ def said_by_fit(kind):
         return str(error)
     return "trained"
 
+for seed in (0, 1):  # of two trainings in one process
+    workers_of_this_process().agree({"seed": seed})
 print(said_by_fit(keras.Model))
 print("--")
 print(said_by_fit(FirstMended))

@@ -51,6 +51,7 @@ class Workers:
     def __init__(self, cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
         self.cluster = cluster
         self.strategy = strategy
+        self._trainings = 0
 
     @property
     def is_chief(self) -> bool:
@@ -58,11 +59,12 @@ class Workers:
         return self.cluster.is_chief
 
     def agree(self, facts: dict[str, Any]) -> None:
-        """Compares what each worker is about to do.
+        """Begins a training, and compares what each worker is about to do.
 
         Raises:
             OSError: one of them is not as the chief, on all of them.
         """
+        self._trainings += 1
         self._say(f"facts/{self.cluster.rank}", json.dumps(facts))
         chiefs, *others = (
             json.loads(self._hear(f"facts/{rank}")) for rank in range(len(self.cluster.addresses))
@@ -126,10 +128,12 @@ class Workers:
         return self.cluster.name(min(ranks)) if ranks else "another worker"
 
     def _say(self, name: str, text: str) -> None:
-        context.context().set_config_key_value(name, text)
+        # A name is given once, and a process may train again.
+        context.context().set_config_key_value(f"{self._trainings}/{name}", text)
 
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
+        name = f"{self._trainings}/{name}"
         return str(context.context().get_config_key_value(name, seconds * 1000))
 
 
