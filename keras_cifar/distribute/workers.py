@@ -28,7 +28,7 @@ _HEARTBEAT_SECONDS = 20
 # What still beats but does not compute, since its disk hangs say. More than the others need to
 # trace a step or to write a checkpoint.
 _STEP_SECONDS = 50
-_END_SECONDS = 30
+_END_SECONDS = 120
 _NO_PROXY = "no_grpc_proxy"
 _SHUTDOWN_SECONDS = 3
 _FAILURES = (
