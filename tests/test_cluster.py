@@ -99,7 +99,22 @@ def test_without_a_cluster_a_process_is_by_itself(document, tf_config):
             "names a worker 'a', expected host:port.",
         ),
         ({"cluster": {"worker": [1]}, "task": task("worker", 0)}, "names a worker 1, "),
-        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, "names a worker 'a', "),
+        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, "expected "),
+        ({"cluster": {"worker": {"0": "a:1"}}, "task": task("worker", 0)}, "expected "),
+        (
+            {"cluster": {"worker": None}, "task": task("worker", 0)},
+            "this process is worker 0, but there are 0, counted from 0.",
+        ),
+        # Two processes must not take themselves for the same one.
+        (
+            {"cluster": {"chief": ["c:3"], "worker": TWO}, "task": task("chief", 1)},
+            "this process is chief 1, but there are 1, counted from 0.",
+        ),
+        (
+            {"cluster": {"chief": ["c:3"], "worker": TWO}, "task": task("worker", -1)},
+            "this process is worker -1, but there are 2, counted from 0.",
+        ),
+        ({"cluster": {"worker": TWO}, "task": task("chief", 0)}, "this process is chief 0, "),
     ],
 )
 def test_what_is_no_cluster_of_workers_is_refused(document, fault, tf_config):
@@ -138,6 +153,7 @@ def test_a_step_of_one_task_is_no_cluster(slurm):
         {"SLURM_STEP_TASKS_PER_NODE": "many"},
         {"SLURM_STEP_TASKS_PER_NODE": "1"},
         {"SLURM_PROCID": "two"},
+        {"SLURM_PROCID": "3"},
     ],
 )
 def test_variables_that_make_no_sense_are_refused(changed, slurm):
