@@ -5,6 +5,7 @@ import json
 import pytest
 
 from keras_cifar.distribute.cluster import TF_CONFIG, find_cluster, is_helper
+from keras_cifar.distribute.workers import differences
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.train.conditions import settle
 
@@ -189,3 +190,11 @@ def test_a_recipe_that_several_cannot_train_is_refused(tf_config):
     tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})
     with pytest.raises(OSError, match="TF_CONFIG names 2 workers, but fast96 trains on a single"):
         settle(TrainConfig.of("fast96"))
+
+
+def test_of_a_worker_that_resumes_beside_a_chief_that_begins_one_difference_is_told():
+    """A worker that resumes has no settings of its own."""
+    chiefs = {"command": "train", "seed": 0, "epochs": 20, "keras": "3.15"}
+    theirs = {"command": "train --resume", "keras": "3.15"}
+    assert differences(theirs, chiefs=chiefs) == ["command train --resume (the chief: train)"]
+    assert differences({**chiefs, "seed": 3}, chiefs=chiefs) == ["seed 3 (the chief: 0)"]

@@ -66,11 +66,7 @@ class Workers:
             json.loads(self._hear(f"facts/{rank}")) for rank in range(len(self.cluster.addresses))
         )
         for rank, theirs in enumerate(others, start=1):
-            if different := [
-                f"{name} {theirs.get(name)} (the chief: {chiefs.get(name)})"
-                for name in {**chiefs, **theirs}
-                if theirs.get(name) != chiefs.get(name)
-            ]:
+            if different := differences(theirs, chiefs=chiefs):
                 raise OSError(
                     f"{self.cluster.name(rank)} was started with {', '.join(different)}. "
                     "Start all workers alike."
@@ -129,6 +125,15 @@ class Workers:
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
         return str(context.context().get_config_key_value(name, seconds * 1000))
+
+
+def differences(theirs: dict[str, Any], *, chiefs: dict[str, Any]) -> list[str]:
+    """Returns in words what of a worker is not as the chief, of what both tell."""
+    return [
+        f"{name} {theirs[name]} (the chief: {value})"
+        for name, value in chiefs.items()
+        if theirs.get(name, value) != value
+    ]
 
 
 def _end_at_once() -> None:
