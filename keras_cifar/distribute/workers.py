@@ -4,7 +4,9 @@ import atexit
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -124,7 +126,8 @@ class Workers:
 
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
-        return str(context.context().get_config_key_value(name, seconds * 1000))
+        with _ended_by_signals():
+            return str(context.context().get_config_key_value(name, seconds * 1000))
 
 
 def differences(theirs: dict[str, Any], *, chiefs: dict[str, Any]) -> list[str]:
@@ -140,6 +143,25 @@ def _end_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM end the process while TensorFlow waits for others.
+
+    Python's handlers would have their turn when it has waited, which may be minutes. There is
+    nothing to be tidied up: a worker waits before there is a run, or has none.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which takes no signals
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @cache
@@ -169,8 +191,6 @@ def _join(cluster: Cluster) -> Workers:
         shutdown_barrier_timeout_in_ms=_END_SECONDS * 1000,
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
     )
-    if cluster.is_chief:
-        click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
         task_type=_JOB,
@@ -180,7 +200,11 @@ def _join(cluster: Cluster) -> Workers:
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_STEP_SECONDS)
     try:
-        return Workers(cluster, tf.distribute.MultiWorkerMirroredStrategy(resolver, options))
+        with _ended_by_signals():
+            if cluster.is_chief:
+                click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        return Workers(cluster, strategy)
     except tf.errors.OpError as error:
         atexit.register(_end_at_once)
         raise ConnectionError(
