@@ -5,6 +5,7 @@ import json
 import pytest
 
 from keras_cifar.distribute.cluster import TF_CONFIG, find_cluster, is_helper
+from keras_cifar.distribute.workers import differences
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.train.conditions import settle
 
@@ -99,7 +100,22 @@ def test_without_a_cluster_a_process_is_by_itself(document, tf_config):
             "names a worker 'a', expected host:port.",
         ),
         ({"cluster": {"worker": [1]}, "task": task("worker", 0)}, "names a worker 1, "),
-        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, "names a worker 'a', "),
+        ({"cluster": {"worker": "a:1"}, "task": task("worker", 0)}, "expected "),
+        ({"cluster": {"worker": {"0": "a:1"}}, "task": task("worker", 0)}, "expected "),
+        (
+            {"cluster": {"worker": None}, "task": task("worker", 0)},
+            "this process is worker 0, but there are 0, counted from 0.",
+        ),
+        # Two processes must not take themselves for the same one.
+        (
+            {"cluster": {"chief": ["c:3"], "worker": TWO}, "task": task("chief", 1)},
+            "this process is chief 1, but there are 1, counted from 0.",
+        ),
+        (
+            {"cluster": {"chief": ["c:3"], "worker": TWO}, "task": task("worker", -1)},
+            "this process is worker -1, but there are 2, counted from 0.",
+        ),
+        ({"cluster": {"worker": TWO}, "task": task("chief", 0)}, "this process is chief 0, "),
     ],
 )
 def test_what_is_no_cluster_of_workers_is_refused(document, fault, tf_config):
@@ -143,6 +159,7 @@ def test_a_step_of_one_task_is_no_cluster(slurm):
         {"SLURM_STEP_TASKS_PER_NODE": "many"},
         {"SLURM_STEP_TASKS_PER_NODE": "1"},
         {"SLURM_PROCID": "two"},
+        {"SLURM_PROCID": "3"},
     ],
 )
 def test_variables_that_make_no_sense_are_refused(changed, slurm):
@@ -178,3 +195,11 @@ def test_a_recipe_that_several_cannot_train_is_refused(tf_config):
     tf_config({"cluster": {"worker": TWO}, "task": task("worker", 1)})
     with pytest.raises(OSError, match="TF_CONFIG names 2 workers, but fast96 trains on a single"):
         settle(TrainConfig.of("fast96"))
+
+
+def test_of_a_worker_that_resumes_beside_a_chief_that_begins_one_difference_is_told():
+    """A worker that resumes has no settings of its own."""
+    chiefs = {"command": "train", "seed": 0, "epochs": 20, "keras": "3.15"}
+    theirs = {"command": "train --resume", "keras": "3.15"}
+    assert differences(theirs, chiefs=chiefs) == ["command train --resume (the chief: train)"]
+    assert differences({**chiefs, "seed": 3}, chiefs=chiefs) == ["seed 3 (the chief: 0)"]

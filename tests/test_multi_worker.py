@@ -167,6 +167,15 @@ def test_a_worker_that_was_started_with_something_else_is_named_by_all(workers):
             assert (printed, code) == ("", 1)
 
 
+def test_who_waits_for_a_worker_that_does_not_come_can_be_ended(workers):
+    """TensorFlow waits for minutes, in which Python's handlers have no turn."""
+    command = ["train", "--dataset", "tiny", "--batch-size", 40, "--run-dir", "run"]
+    with workers(COMMAND, arguments=(command, ["--version"])) as (chief, _):
+        assert any(line.startswith("Waiting for 2 workers, ") for line in chief.stderr)
+        chief.send_signal(signal.SIGTERM)
+        assert chief.wait(timeout=30) == -signal.SIGTERM
+
+
 def test_when_a_worker_hangs_the_other_says_so_and_both_go_on_to_the_same_bits(
     workers, tmp_path, eventually
 ):

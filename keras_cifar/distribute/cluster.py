@@ -65,15 +65,22 @@ def _of_tf_config(text: str) -> Cluster | None:
         jobs = document.get("cluster") or {}
         if not jobs:
             return None
-        chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
+        groups = {name: jobs.get(name) or [] for name in ("chief", "worker")}
+        if not all(isinstance(group, list) for group in groups.values()):
+            raise TypeError
         kind, index = document["task"]["type"], int(document["task"]["index"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OSError(f"{TF_CONFIG}: got {text!r}, expected {_EXPECTED}.") from error
     if "ps" in jobs or kind not in ("chief", "worker"):
         role = kind if kind not in ("chief", "worker") else "ps"
         raise OSError(f"{TF_CONFIG}: names a {role}; here a chief and workers train, no others.")
-    rank = index + (len(chiefs) if kind == "worker" else 0)
-    return _checked(TF_CONFIG, [*chiefs, *workers], rank=rank)
+    count = len(groups[kind])
+    if not 0 <= index < count:
+        raise OSError(
+            f"{TF_CONFIG}: this process is {kind} {index}, but there are {count}, counted from 0."
+        )
+    rank = index + (len(groups["chief"]) if kind == "worker" else 0)
+    return _checked(TF_CONFIG, [*groups["chief"], *groups["worker"]], rank=rank)
 
 
 def _of_slurm() -> Cluster:
@@ -92,7 +99,7 @@ def _of_slurm() -> Cluster:
             for host, count in resolver._task_configuration.items()
             for place in range(count)
         ]
-        rank = int(os.environ[_SLURM_RANK])
+        rank = range(len(addresses)).index(int(os.environ[_SLURM_RANK]))
     except (ValueError, RuntimeError, KeyError) as error:
         raise OSError(
             f"Slurm: {str(error).rstrip('.')}. Start the workers with srun; for one process, "
@@ -108,9 +115,4 @@ def _checked(source: str, addresses: Sequence[Any], *, rank: int) -> Cluster:
             raise OSError(f"{source}: names a worker {address!r}, expected host:port.")
     if len(set(addresses)) < len(addresses):
         raise OSError(f"{source}: names a worker twice: {', '.join(addresses)}.")
-    if not 0 <= rank < len(addresses):
-        raise OSError(
-            f"{source}: this process is worker {rank}, but there are {len(addresses)}, "
-            "counted from 0."
-        )
     return Cluster(source, tuple(addresses), rank)

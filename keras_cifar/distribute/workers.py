@@ -4,7 +4,9 @@ import atexit
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -70,11 +72,7 @@ class Workers:
             json.loads(self._hear(f"facts/{rank}")) for rank in range(len(self.cluster.addresses))
         )
         for rank, theirs in enumerate(others, start=1):
-            if different := [
-                f"{name} {theirs.get(name)} (the chief: {chiefs.get(name)})"
-                for name in {**chiefs, **theirs}
-                if theirs.get(name) != chiefs.get(name)
-            ]:
+            if different := differences(theirs, chiefs=chiefs):
                 raise OSError(
                     f"{self.cluster.name(rank)} was started with {', '.join(different)}. "
                     "Start all workers alike."
@@ -134,13 +132,42 @@ class Workers:
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
         name = f"{self._trainings}/{name}"
-        return str(context.context().get_config_key_value(name, seconds * 1000))
+        with _ended_by_signals():
+            return str(context.context().get_config_key_value(name, seconds * 1000))
+
+
+def differences(theirs: dict[str, Any], *, chiefs: dict[str, Any]) -> list[str]:
+    """Returns in words what of a worker is not as the chief, of what both tell."""
+    return [
+        f"{name} {theirs[name]} (the chief: {value})"
+        for name, value in chiefs.items()
+        if theirs.get(name, value) != value
+    ]
 
 
 def _end_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM end the process while TensorFlow waits for others.
+
+    Python's handlers would have their turn when it has waited, which may be minutes. There is
+    nothing to be tidied up: a worker waits before there is a run, or has none.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which takes no signals
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @cache
@@ -173,8 +200,6 @@ def _join(cluster: Cluster) -> Workers:
     # gRPC would ask the proxy of http_proxy for the way to the others, and wait for ever.
     hosts = [address.rpartition(":")[0] for address in cluster.addresses]
     os.environ[_NO_PROXY] = ",".join(filter(None, [os.environ.get(_NO_PROXY), *hosts]))
-    if cluster.is_chief:
-        click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
         task_type=_JOB,
@@ -184,7 +209,11 @@ def _join(cluster: Cluster) -> Workers:
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_STEP_SECONDS)
     try:
-        return Workers(cluster, tf.distribute.MultiWorkerMirroredStrategy(resolver, options))
+        with _ended_by_signals():
+            if cluster.is_chief:
+                click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        return Workers(cluster, strategy)
     except tf.errors.OpError as error:
         atexit.register(_end_at_once)
         raise ConnectionError(
