@@ -114,16 +114,20 @@ class AverageMoments(keras.callbacks.Callback):
     is enough: after the last step, before they are used for validation and kept.
     """
 
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Makes the function, which is to be traced once, not each epoch."""
+        moments = [
+            variable
+            for variable in self.model.non_trainable_variables
+            if variable.name in ("moving_mean", "moving_variance")
+        ]
+        strategy = self.model.distribute_strategy
+        self.average = tf.function(lambda: strategy.run(_average, args=(moments,)), autograph=False)
+
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Averages after the last step of the epoch."""
         if batch + 1 == self.params["steps"]:
-            moments = [
-                variable
-                for variable in self.model.non_trainable_variables
-                if variable.name in ("moving_mean", "moving_variance")
-            ]
-            strategy = self.model.distribute_strategy
-            tf.function(lambda: strategy.run(_average, args=(moments,)), autograph=False)()
+            self.average()
 
 
 def _average(variables: list[keras.Variable]) -> None:
