@@ -51,6 +51,8 @@ class Workers:
     def __init__(self, cluster: Cluster, strategy: tf.distribute.Strategy) -> None:
         self.cluster = cluster
         self.strategy = strategy
+        # Runs that this process has begun: what was said of one is never said again.
+        self._runs = 0
 
     @property
     def is_chief(self) -> bool:
@@ -63,6 +65,7 @@ class Workers:
         Raises:
             OSError: one of them is not as the chief, on all of them.
         """
+        self._runs += 1
         self._say(f"facts/{self.cluster.rank}", json.dumps(facts))
         chiefs, *others = (
             json.loads(self._hear(f"facts/{rank}")) for rank in range(len(self.cluster.addresses))
@@ -122,11 +125,12 @@ class Workers:
         return self.cluster.name(min(ranks)) if ranks else "another worker"
 
     def _say(self, name: str, text: str) -> None:
-        context.context().set_config_key_value(name, text)
+        context.context().set_config_key_value(f"{self._runs}/{name}", text)
 
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
         with _ended_by_signals():
+            name = f"{self._runs}/{name}"
             return str(context.context().get_config_key_value(name, seconds * 1000))
 
 
