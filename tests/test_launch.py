@@ -100,6 +100,17 @@ def test_what_no_workers_can_run_is_wrong_usage(arguments, fault, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["launch"], ["deploy", "--job", "job"]])
+def test_a_batch_that_the_workers_cannot_share_is_refused_before_they_start(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [*command, "--workers", "3", "--", *TRAIN])
+    assert result.exit_code == 1
+    assert "which 3 replicas cannot share equally. Take a multiple of 3.\n" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
     """Begins a run of a strategy, which has no checkpoint yet, as the newest one."""

@@ -53,7 +53,7 @@ def deploy_job(
     for name in _OF_THE_JOB:
         if train.params[name]:
             raise click.UsageError(f"--{name}: not for a job, which goes on with its own run.")
-    config = config_of(train)
+    config = config_of(train, workers=workers)
     run = train.params["run_dir"] or RUNS / new_name(config)
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
     with wrong_usage():

@@ -11,6 +11,7 @@ import click
 from keras_cifar.cli.options import config_from, given
 from keras_cifar.cli.train import train
 from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.equal_shares import require_equal_shares
 
 STRATEGY = "multi-worker"
 _NOT_FOR_SEVERAL = ("seeds", "find_learning_rate")
@@ -46,10 +47,16 @@ def settings(context: click.Context) -> dict[str, Any]:
     return given(options)
 
 
-def config_of(context: click.Context) -> TrainConfig:
-    """Returns the settings that a new run will have; what is wrong with them is wrong usage."""
+def config_of(context: click.Context, *, workers: int) -> TrainConfig:
+    """Returns the settings that a new run will have; what is wrong with them is wrong usage.
+
+    Raises:
+        OSError: a batch that as many workers cannot share equally.
+    """
     with context.scope(cleanup=False):
-        return config_from(settings(context) | {"strategy": STRATEGY})
+        config = config_from(settings(context) | {"strategy": STRATEGY})
+    require_equal_shares(config, replicas=workers)
+    return config
 
 
 def complete(

@@ -21,11 +21,11 @@ from keras_cifar.distribute.workers import Workers, workers_of_this_process
 from keras_cifar.machine import device_kind, local_devices
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes.equal_shares import require_equal_shares
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
-from keras_cifar.train.conditions import require_equal_shares
 from keras_cifar.train.display import ProgressDisplay
 from keras_cifar.train.origins import Weights
 from keras_cifar.train.tensorboard import tensorboard_callbacks
