@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from keras_cifar.cli import main
 from keras_cifar.distribute.cluster import TF_CONFIG, find_cluster, is_helper
 from keras_cifar.distribute.workers import differences
 from keras_cifar.recipes import TrainConfig
@@ -203,3 +205,14 @@ def test_of_a_worker_that_resumes_beside_a_chief_that_begins_one_difference_is_t
     theirs = {"command": "train --resume", "keras": "3.15"}
     assert differences(theirs, chiefs=chiefs) == ["command train --resume (the chief: train)"]
     assert differences({**chiefs, "seed": 3}, chiefs=chiefs) == ["seed 3 (the chief: 0)"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_seeds_are_refused_by_each_worker_without_waiting_for_others(
+    rank, tf_config, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", rank)})
+    result = CliRunner().invoke(main, ["train", "--seeds", "0-1", "--dataset", "sample"])
+    assert result.exit_code == 1
+    assert "Error: --seeds: is for one process; several workers train a run." in result.stderr

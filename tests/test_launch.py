@@ -91,7 +91,7 @@ def is_running(pid):
         ),
         (
             ("--workers", "3", "--", *TRAIN, "--batch-size", "64"),
-            "which 3 workers cannot share equally. Take a multiple of 3.",
+            "which 3 replicas cannot share equally. Take a multiple of 3.",
         ),
         (("--workers", "2", "train", "--epochs", "x"), "'x' is not a valid integer."),
     ],

@@ -120,6 +120,7 @@ def test_a_mirrored_run_resumes_to_the_bit(trained):
 PARTS = """
 from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import load
+from keras_cifar.distribute.multi_worker import AverageMoments
 from keras_cifar.optimize.loss_scale import AgreedLossScale
 from keras_cifar.recipes import RECIPES
 from keras_cifar.train.compile import compile_model
@@ -166,6 +167,14 @@ try:
 except tf.errors.InvalidArgumentError as error:
     found["XLA"] = str(error)
 
+average = AverageMoments()
+with strategy.scope():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+    model.compile("sgd", "mse")
+model.fit(random, random, batch_size=8, epochs=3, callbacks=[average], verbose=0)
+found["traced"] = average.average.experimental_get_tracing_count()
+found["moments"] = [copies(strategy, weight) for weight in model.non_trainable_weights]
+
 examples = load(SAMPLE, split="train", data_dir=None).take(range(8))
 for precision in "bfloat16", "float16":
     config = TrainConfig.of(
@@ -201,6 +210,14 @@ def test_two_devices_take_the_steps_of_one(found):
 def test_xla_cannot_compile_the_steps_of_two_devices_as_one(found):
     """keras #21366. When it can, `xla.choose` may choose it."""
     assert "located in device /job:localhost/replica:0/task:0/device:CPU:1" in found["XLA"]
+
+
+@pytest.mark.slow
+def test_the_moments_are_averaged_each_epoch_by_what_is_traced_once(found):
+    """Traced anew each epoch, it takes longer, and TensorFlow warns from the fifth one on."""
+    assert found["traced"] == 1
+    assert len(found["moments"]) == 2
+    assert all(first == second for first, second in found["moments"])
 
 
 @pytest.mark.slow

@@ -60,12 +60,20 @@ def said_by_fit(kind):
         return str(error)
     return "trained"
 
-for seed in (0, 1):  # of two trainings in one process
-    workers_of_this_process().agree({"seed": seed})
 print(said_by_fit(keras.Model))
 print("--")
 print(said_by_fit(FirstMended))
 workers_of_this_process().end()
+"""
+
+TWO_RUNS = """
+from keras_cifar.distribute.workers import workers_of_this_process
+
+workers = workers_of_this_process()
+for run in "first", "second":
+    workers.agree({})
+    print(workers.tell("name", run))
+    workers.end()
 """
 
 
@@ -156,6 +164,12 @@ def test_keras_by_itself_cannot_fit_on_several_workers(workers):
             first, second = printed.split("--\n")
             assert "Attempt to convert a value (PerReplica" in first
             assert "Invalid reduction dimension 0 for input with 0 dimensions" in second
+
+
+def test_workers_may_train_one_run_after_another(workers):
+    with workers(TWO_RUNS) as processes:
+        for said, printed, code in endings(processes):
+            assert (printed, code) == ("first\nsecond\n", 0), said
 
 
 def test_a_worker_that_was_started_with_something_else_is_named_by_all(workers):

@@ -26,7 +26,7 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
     marked. When one fails, all end.
     """
     train = parse_train(arguments)
-    run = _begun(train) if train.params["resume"] else _new(train, workers)
+    run = _begun(train) if train.params["resume"] else _new(train, workers=workers)
     with held_ports(workers) as ports:
         shares = share_out(ports)
         click.echo(f"{run.path}: {_in_words(shares)}", err=True)
@@ -38,7 +38,7 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
         click.get_current_context().exit(ending.exit_code)
 
 
-def _new(train: click.Context, workers: int) -> RunDir:
+def _new(train: click.Context, *, workers: int) -> RunDir:
     """Returns a run that is chosen once for all workers, as `train` chooses it."""
     config, path = config_of(train, workers=workers), train.params["run_dir"]
     return RunDir(path or click.get_current_context().with_resource(new_run(new_name(config))).path)

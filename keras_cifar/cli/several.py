@@ -9,7 +9,8 @@ import click
 
 from keras_cifar.cli.options import config_from, given
 from keras_cifar.cli.train import train
-from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.equal_shares import require_equal_shares
 
 STRATEGY = "multi-worker"
 _NOT_FOR_SEVERAL = ("seeds", "find_learning_rate")
@@ -50,11 +51,10 @@ def config_of(context: click.Context, *, workers: int) -> TrainConfig:
     with context.scope(cleanup=False):
         config = config_from(settings(context) | {"strategy": STRATEGY})
     # `train` says so too, but in a job that may have waited for its machines for hours.
-    if (images := RECIPES[config.recipe].images_per_step(config)) % workers:
-        raise click.UsageError(
-            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
-            f"which {workers} workers cannot share equally. Take a multiple of {workers}."
-        )
+    try:
+        require_equal_shares(config, replicas=workers)
+    except OSError as error:
+        raise click.UsageError(str(error)) from error
     return config
 
 

@@ -144,7 +144,8 @@ def train(
         raise click.UsageError("--seed is for one run, --seeds for several: give one of them.")
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
     for_both: Any = {"seeds": seeds, "tensorboard": tensorboard, "data_dir": data_dir}
-    if is_helper() and (resume or options["strategy"] in (None, "auto", "multi-worker")):
+    together = resume or options["strategy"] in (None, "auto", "multi-worker")
+    if is_helper() and together and not seeds:  # which each process refuses by itself
         return _help(None if resume else config_from(given(options)), data_dir=data_dir)
     if resume:
         run = RunDir(run_dir) if run_dir else newest_to_resume()

@@ -115,7 +115,7 @@ class AverageMoments(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Finds the moments."""
+        """Makes the function, which is to be traced once, not each epoch."""
         moments = [
             variable
             for variable in self.model.non_trainable_variables

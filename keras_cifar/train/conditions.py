@@ -22,6 +22,7 @@ from keras_cifar.machine import (
     usable_cores,
 )
 from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes.equal_shares import require_equal_shares
 from keras_cifar.run_record import RunRecord
 
 
@@ -80,23 +81,6 @@ def require_equal_shares_here(config: TrainConfig) -> None:
         require_equal_shares(config, replicas=len(local_devices()))
     elif config.strategy == "multi-worker" and (cluster := find_cluster()):
         require_equal_shares(config, replicas=len(cluster.addresses) * (len(gpu_names()) or 1))
-
-
-def require_equal_shares(config: TrainConfig, *, replicas: int) -> None:
-    """Refuses a batch that replicas cannot share equally.
-
-    Keras takes the mean of each share, and the mean of those: an example of a small share would
-    count for more.
-
-    Raises:
-        OSError: says what to take.
-    """
-    images = RECIPES[config.recipe].images_per_step(config)
-    if images % replicas:
-        raise OSError(
-            f"--batch-size: of {config.batch_size}, {images} images are trained on in a step, "
-            f"which {replicas} replicas cannot share equally. Take a multiple of {replicas}."
-        )
 
 
 def require_one_process(config: TrainConfig, *, option: str) -> None:

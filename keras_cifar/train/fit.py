@@ -19,12 +19,12 @@ from keras_cifar.distribute.replicas import draw_own_masks
 from keras_cifar.distribute.workers import Workers, workers_of_this_process
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig
+from keras_cifar.recipes.equal_shares import require_equal_shares
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.callbacks import RunFiles, StopAtNonFiniteLoss
 from keras_cifar.train.checkpoint import Checkpoint, Progress
 from keras_cifar.train.compile import compile_in_strategy
-from keras_cifar.train.conditions import require_equal_shares
 from keras_cifar.train.display import ProgressDisplay
 from keras_cifar.train.origins import Weights
 from keras_cifar.train.tensorboard import tensorboard_callbacks
