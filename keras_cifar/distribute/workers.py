@@ -31,6 +31,7 @@ _HEARTBEAT_SECONDS = 20
 # trace a step or to write a checkpoint.
 _STEP_SECONDS = 50
 _END_SECONDS = 30
+_BYPASS_OF_GRPC = "no_grpc_proxy"
 _FAILURES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -195,6 +196,7 @@ def _join(cluster: Cluster) -> Workers:
         shutdown_barrier_timeout_in_ms=_END_SECONDS * 1000,
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
     )
+    _pass_by_proxies(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
         task_type=_JOB,
@@ -215,3 +217,9 @@ def _join(cluster: Cluster) -> Workers:
             f"{cluster.name(cluster.rank)}: not all of {', '.join(cluster.addresses)} have come "
             f"within {_JOIN_SECONDS} s ({str(error.message).splitlines()[0]})."
         ) from error
+
+
+def _pass_by_proxies(cluster: Cluster) -> None:
+    """Has gRPC connect to the workers themselves, not by the proxy of http_proxy."""
+    hosts = dict.fromkeys(address.rpartition(":")[0] for address in cluster.addresses)
+    os.environ[_BYPASS_OF_GRPC] = ",".join(hosts)

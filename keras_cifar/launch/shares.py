@@ -107,8 +107,6 @@ def _environment(
     return {
         "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
         "TF_GRPC_REUSE_PORT": "1",
-        # gRPC would ask the proxy of http_proxy for the way to this machine itself.
-        "no_grpc_proxy": _HOST,
         # What `usable_cores` returns in the worker. Affinity does not say what a container may use.
         "LOKY_MAX_CPU_COUNT": str(cores_used),
         **({_GPUS: ",".join(gpus)} if gpus else {}),
