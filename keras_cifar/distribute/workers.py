@@ -4,9 +4,7 @@ import atexit
 import json
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +19,7 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
 from keras_cifar.distribute.cluster import Cluster, find_cluster
+from keras_cifar.distribute.interrupts import ended_by_signals
 
 _JOB = "worker"
 # Until all have come: machines of a cluster do not start at once.
@@ -130,7 +129,7 @@ class Workers:
 
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
-        with _ended_by_signals():
+        with ended_by_signals():
             name = f"{self._runs}/{name}"
             return str(context.context().get_config_key_value(name, seconds * 1000))
 
@@ -148,25 +147,6 @@ def _end_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM end the process while TensorFlow waits for others.
-
-    Python's handlers would have their turn when it has waited, which may be minutes. There is
-    nothing to be tidied up: a worker waits before there is a run, or has none.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which takes no signals
-        yield
-        return
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @cache
@@ -206,7 +186,7 @@ def _join(cluster: Cluster) -> Workers:
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_STEP_SECONDS)
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             if cluster.is_chief:
                 click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
