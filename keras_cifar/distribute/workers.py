@@ -4,9 +4,7 @@ import atexit
 import json
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +19,7 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
 from keras_cifar.distribute.cluster import Cluster, find_cluster
+from keras_cifar.distribute.interrupts import ended_by_signals
 
 _JOB = "worker"
 # Until all have come: machines of a cluster do not start at once.
@@ -31,8 +30,8 @@ _HEARTBEAT_SECONDS = 20
 # trace a step or to write a checkpoint.
 _STEP_SECONDS = 50
 _END_SECONDS = 120
-_NO_PROXY = "no_grpc_proxy"
 _SHUTDOWN_SECONDS = 3
+_BYPASS_OF_GRPC = "no_grpc_proxy"
 _FAILURES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -132,7 +131,7 @@ class Workers:
     def _hear(self, name: str, *, seconds: int = 0) -> str:
         """Waits for what another process says, as long as it lives."""
         name = f"{self._trainings}/{name}"
-        with _ended_by_signals():
+        with ended_by_signals():
             return str(context.context().get_config_key_value(name, seconds * 1000))
 
 
@@ -149,25 +148,6 @@ def _end_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM end the process while TensorFlow waits for others.
-
-    Python's handlers would have their turn when it has waited, which may be minutes. There is
-    nothing to be tidied up: a worker waits before there is a run, or has none.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which takes no signals
-        yield
-        return
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @cache
@@ -197,9 +177,7 @@ def _join(cluster: Cluster) -> Workers:
         shutdown_barrier_timeout_in_ms=_SHUTDOWN_SECONDS * 1000,  # `Workers.end` has waited
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
     )
-    # gRPC would ask the proxy of http_proxy for the way to the others, and wait for ever.
-    hosts = [address.rpartition(":")[0] for address in cluster.addresses]
-    os.environ[_NO_PROXY] = ",".join(filter(None, [os.environ.get(_NO_PROXY), *hosts]))
+    _pass_by_proxies(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
         task_type=_JOB,
@@ -209,7 +187,7 @@ def _join(cluster: Cluster) -> Workers:
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_STEP_SECONDS)
     try:
-        with _ended_by_signals():
+        with ended_by_signals():
             if cluster.is_chief:
                 click.echo(f"Waiting for {count} workers, up to {_JOIN_SECONDS} s", err=True)
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
@@ -220,3 +198,9 @@ def _join(cluster: Cluster) -> Workers:
             f"{cluster.name(cluster.rank)}: not all of {', '.join(cluster.addresses)} have come "
             f"within {_JOIN_SECONDS} s ({str(error.message).splitlines()[0]})."
         ) from error
+
+
+def _pass_by_proxies(cluster: Cluster) -> None:
+    """Has gRPC connect to the workers themselves, not by the proxy of http_proxy."""
+    hosts = dict.fromkeys(address.rpartition(":")[0] for address in cluster.addresses)
+    os.environ[_BYPASS_OF_GRPC] = ",".join(hosts)

@@ -1,0 +1,25 @@
+"""Ctrl-C and SIGTERM while TensorFlow waits."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Has Ctrl-C and SIGTERM end the process while TensorFlow waits for others.
+
+    Python's handlers would have their turn when it has waited, which may be minutes. There is
+    nothing to be tidied up: a worker waits before there is a run, or has none.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which takes no signals
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
