@@ -63,6 +63,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _KERAS_CIFAR = "import runpy; runpy.run_module('keras_cifar', run_name='__main__', alter_sys=True)"
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """Takes back what a command sets for good if it runs in this process."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def sample() -> Examples:
     """The 2,000 training images that come with the package."""

@@ -104,8 +104,8 @@ def test_a_model_of_this_project_is_taken_in_silence_however_bad(tmp_path, capsy
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
-def test_every_command_refuses_it_in_one_line(trained_run, tmp_path, command):
+@pytest.mark.parametrize("name", ["predict", "evaluate", "export"])
+def test_every_command_refuses_it_in_one_line(trained_run, tmp_path, name):
     run = RunDir(shutil.copytree(trained_run.path, tmp_path / "run"))
     network(layers.Flatten(), layers.Dense(10, activation="softmax")).save(run.model)
     arguments = {
@@ -113,7 +113,7 @@ def test_every_command_refuses_it_in_one_line(trained_run, tmp_path, command):
         "evaluate": [run.path],
         "export": [run.path, tmp_path / "models"],
     }
-    result = CliRunner().invoke(main, [command, *map(str, arguments[command])])
+    result = CliRunner().invoke(main, [name, *map(str, arguments[name])])
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(f"Error: {run.model}: the model gives probab")
     assert result.stdout == ""

@@ -301,9 +301,11 @@ def test_a_second_ctrl_c_kills_them(eventually):
             os.kill(worker, signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         waiting = process.stderr.readline()
-        assert waiting == (
-            "SIGINT passed on. Waiting for 2 of 2 workers to end, for up to 60 s; "
-            "a second one kills them.\n"
+        # Of a busy machine, one may not have been stopped in time.
+        assert re.fullmatch(
+            r"SIGINT passed on\. Waiting for [12] of 2 workers to end, for up to 60 s; "
+            r"a second one kills them\.\n",
+            waiting,
         )
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=50) == 128 + signal.SIGINT
