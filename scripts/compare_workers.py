@@ -1,7 +1,7 @@
 """Trains the same by one process and by several workers, and compares what comes of it.
 
     python scripts/compare_workers.py
-    python scripts/compare_workers.py --defaults --epochs 10 --seeds 0 1 2
+    python scripts/compare_workers.py --defaults --epochs 6 --seed 0 --seed 1 --seed 2
 
 The first compares weights and history after an epoch on the sample, in float32, without dropout and
 with synchronised batch normalisation: what is left are sums in another order. It fails if a
@@ -109,8 +109,9 @@ def train(path: Path, *, count: int | None, **what: Any) -> RunDir:
     command = [sys.executable, __file__, "worker", str(path), json.dumps(what)]
     with held_ports(count or 0) as ports:
         environments = [share.environment for share in share_out(ports)] if count else [{}]
-    processes = [subprocess.Popen(command, env=os.environ | more) for more in environments]
-    if failed := [process.args for process in processes if process.wait()]:
+        processes = [subprocess.Popen(command, env=os.environ | more) for more in environments]
+        failed = [process.args for process in processes if process.wait()]
+    if failed:
         raise click.ClickException(f"{path.name}: {len(failed)} workers failed.")
     return RunDir(path)
 
