@@ -187,7 +187,6 @@ def train(
 
 def _help(config: TrainConfig | None, *, data_dir: Path | None) -> None:
     """Trains as a worker that is not the chief: it has no run, and says no more than what fails."""
-    start_tensorflow(trains=True)
     from keras_cifar import train as stage
 
     nowhere = RunDir(Path())

@@ -43,9 +43,7 @@ def find_cluster() -> Cluster | None:
     """
     if text := os.environ.get(TF_CONFIG):
         return _of_tf_config(text)
-    if os.environ.get(_SLURM_TASKS, "1") != "1":
-        return _of_slurm()
-    return None
+    return _of_slurm() if is_in_cluster() else None
 
 
 def is_in_cluster() -> bool:
