@@ -120,7 +120,7 @@ def test_a_mirrored_run_resumes_to_the_bit(trained):
 PARTS = """
 from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import load
-from keras_cifar.distribute.multi_worker import AverageMoments
+from keras_cifar.distribute.replicas import AverageMoments
 from keras_cifar.optimize.loss_scale import AgreedLossScale
 from keras_cifar.recipes import RECIPES
 from keras_cifar.train.compile import compile_model

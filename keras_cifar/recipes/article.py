@@ -60,7 +60,8 @@ class ArticleRecipe:
         import keras
 
         from keras_cifar.accelerate import accelerate
-        from keras_cifar.distribute.multi_worker import MultiWorkerModel, synchronise
+        from keras_cifar.distribute.multi_worker import MultiWorkerModel
+        from keras_cifar.distribute.replicas import synchronise
 
         model = self.build_model(seed=config.seed)
         if config.sync_batch_norm:

@@ -123,7 +123,7 @@ class FastRecipe:
     def _network(self, config: TrainConfig, *, examples: Examples, device: str) -> keras.Model:
         """Returns the network for images of any size, its first layer whitening `examples`."""
         from keras_cifar.accelerate import accelerate
-        from keras_cifar.distribute.multi_worker import synchronise
+        from keras_cifar.distribute.replicas import synchronise
         from keras_cifar.model.whitening import WHITENING_IMAGES, whitening_filters
 
         network = self.build_model(seed=config.seed, image_shape=(None, None, 3))

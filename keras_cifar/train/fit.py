@@ -14,8 +14,7 @@ from keras_cifar.accelerate import xla
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.pipeline import eval_batches
 from keras_cifar.data.split import split_stratified
-from keras_cifar.distribute.multi_worker import AverageMoments, shared_out
-from keras_cifar.distribute.replicas import draw_own_masks
+from keras_cifar.distribute.replicas import AverageMoments, draw_own_masks, shared_out
 from keras_cifar.distribute.workers import Workers, workers_of_this_process
 from keras_cifar.plot import draw_history
 from keras_cifar.recipes import RECIPES, TrainConfig

@@ -27,7 +27,7 @@ from tensorflow.python.eager import context  # noqa: E402
 
 from keras_cifar.cifar10 import SAMPLE  # noqa: E402
 from keras_cifar.data.prepare import load  # noqa: E402
-from keras_cifar.distribute.multi_worker import shared_out  # noqa: E402
+from keras_cifar.distribute.replicas import shared_out  # noqa: E402
 from keras_cifar.distribute.workers import workers_of_this_process  # noqa: E402
 from keras_cifar.recipes import RECIPES, TrainConfig  # noqa: E402
 from keras_cifar.train.compile import compile_in_strategy  # noqa: E402
