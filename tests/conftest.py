@@ -63,14 +63,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _KERAS_CIFAR = "import runpy; runpy.run_module('keras_cifar', run_name='__main__', alter_sys=True)"
 
 
-@pytest.fixture(autouse=True)
 def _environment_as_it_was() -> Iterator[None]:
-    """Takes back what a command sets for good if it runs in this process."""
+    """Takes back what a command, or a library that it imports, sets for good in this process."""
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+_environment_of_a_test = pytest.fixture(_environment_as_it_was, autouse=True)
+_environment_of_a_file = pytest.fixture(_environment_as_it_was, autouse=True, scope="module")
 
 
 @pytest.fixture(scope="session")
