@@ -35,6 +35,7 @@ def test_the_link_is_found_again_in_the_times_that_it_makes():
     contents = (4, 1000, 1_000_000)
     points = [(content, all_reduce(content, workers=4, link=LINK)) for content in contents]
     assert fit_link(points, workers=4) == pytest.approx(LINK)
+    assert fit_link([(4, 0.02), (1_000_000, 0.01)], workers=4).bandwidth > 0
     assert fit_compute([(32, 0.5), (128, 1.25)]) == pytest.approx(Compute(0.25, 0.75 / 96))
 
 

@@ -75,7 +75,8 @@ def fit_link(points: Sequence[tuple[int, float]], *, workers: int) -> Link:
     # By ratios: else the largest would decide alone.
     slope, start = np.polyfit(contents, seconds, 1, w=1 / seconds)
     turns = 2 * (workers - 1)
-    return Link(max(start, 0.0) / turns, turns / workers / slope)
+    # Other work can make more bytes look faster; no link of these has 1 TB/s.
+    return Link(max(start, 0.0) / turns, turns / workers / max(slope, 1e-12))
 
 
 def fit_compute(points: Sequence[tuple[int, float]]) -> Compute:
