@@ -406,6 +406,20 @@ def test_a_compressed_bmp_is_refused(sample):
         prepare_image(bytes(encoded))
 
 
+def bmp_with_masks(red, green, blue):
+    """A pixel 0x112233, of 32 bits whose channels are where the masks say."""
+    info = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0)
+    masks = struct.pack("<III", red, green, blue)
+    return b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + info + masks + b"\x33\x22\x11\xff"
+
+
+def test_a_bmp_with_its_channels_in_another_order_is_refused():
+    usual = prepare_image(bmp_with_masks(0xFF0000, 0xFF00, 0xFF))
+    assert np.all(usual == [0x11, 0x22, 0x33])
+    with pytest.raises(ValueError, match=r"channels of its own order, which cannot .* as PNG"):
+        prepare_image(bmp_with_masks(0xFF, 0xFF00, 0xFF0000))
+
+
 def test_an_image_without_pixels_is_refused():
     with pytest.raises(ValueError, match="damaged: it claims 0 x 7 pixels"):
         prepare_image(png_header(0, 7))

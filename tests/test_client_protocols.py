@@ -547,6 +547,18 @@ def test_numbers_that_are_not_finite_come_from_a_model_that_diverged(serve, open
             ServerUnavailableError,
             "cannot be asked now (429: Too Many Requests)",
         ),
+        (
+            Rest,
+            sends(408, {"error": "the body did not arrive in 30 s"}),
+            ServerTimeoutError,
+            "no answer in time (408: the body did not arrive in 30 s)",
+        ),
+        (
+            Rest,
+            sends(400, {"error": "JSON Parse error: Invalid value. at offset: 0"}),
+            ServerError,
+            "the server fails (400: JSON Parse error: Invalid value. at offset: 0)",
+        ),
         (Rest, sends(500, b"<html>"), ServerError, "the server fails (500: Internal Server Error)"),
         (
             Rest,
@@ -648,6 +660,12 @@ def test_an_address_that_is_none_is_refused(client_class, address):
     }[client_class]
     with pytest.raises(ValueError, match=rf"^address: got '.*', expected {expected}\.$"):
         client_class(address)
+
+
+def test_an_address_is_kept_as_it_is_asked():
+    """Or a session would not know it again, and repeat nothing."""
+    with RestClient("http://bücher.example:8501/") as client:
+        assert client.address == "http://xn--bcher-kva.example:8501"
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -783,6 +801,16 @@ def test_a_proxy_that_finds_requests_too_large_gets_smaller_ones(start, open_cli
 
     found = open_client(start(Rest, limited)).predict([png()] * 32)
     assert all(isinstance(answer, Answer) for answer in found)
+
+
+def test_an_image_too_large_for_the_server_is_not_called_damaged(start, open_client):
+    server = start(Rest, sends(413, {"error": "the body has over 9 bytes; no more are read"}))
+    assert open_client(server).predict([png()]) == [
+        Refusal(
+            f"{server.address}: the input is refused (413: the body has over 9 bytes; no more are "
+            "read). Make the image smaller, or send fewer at a time."
+        )
+    ]
 
 
 def test_retry_after_is_heeded_within_reason(start, open_client, monkeypatch):

@@ -418,6 +418,16 @@ def test_another_version_is_chosen_asked_and_named(page: Page) -> None:
     assert "version 1, stable" in _text(page, "#timing")
 
 
+def test_a_model_of_any_name_is_asked(page: Page) -> None:
+    about = {"models": {"a/b:%?": {"versions": {"1": {"accuracy": None}}}}}
+    page.route("**/about.json", lambda route: route.fulfill(json=about))
+    page.reload()
+    assert "/v1/models/a%2Fb%3A%25%3F:predict" in _text(page, "#curl")
+    with page.expect_request(PREDICT) as request:
+        _sample(page, "cat").click()
+    assert request.value.url.endswith("/v1/models/a%2Fb%3A%25%3F/versions/1:predict")
+
+
 def test_the_document_loads_nothing_and_has_no_inline_handlers_or_styles() -> None:
     document = render().decode()
     markup = re.sub(r"<(style|script)>.*?</\1>", "", document, flags=re.DOTALL)

@@ -3,8 +3,10 @@
 The cases, J1 to J14, were taken from TensorFlow Serving's sources and tests.
 """
 
+import asyncio
 import http.client
 import json
+import os
 import re
 import shutil
 import threading
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from starlette.requests import Request
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
 from keras_cifar.serve.memory import Memory
@@ -25,6 +28,9 @@ from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime, Servable
 from keras_cifar.serve.models.warmup import warm_up
 from keras_cifar.serve.prometheus import Metrics
+from keras_cifar.serve.rest.api_requests import ApiRequests
+from keras_cifar.serve.rest.rest_api import RestApi
+from keras_cifar.serve.rpc.grpc_api import add_services
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits
 from keras_cifar.serve.text_config import read_batching
@@ -41,8 +47,8 @@ def toy(save_toy, tmp_path_factory):
     return folder
 
 
-def runtime(batching=BATCHING["cpu"]):
-    limits, metrics = Limits(), Metrics(thread_pool_name="pool")
+def runtime(batching=BATCHING["cpu"], **values):
+    limits, metrics = Limits(**values), Metrics(thread_pool_name="pool")
     return Runtime(batching, limits, metrics, Memory(limits, metrics))
 
 
@@ -147,8 +153,9 @@ def test_j7_each_kind_of_request_is_played(warming_up, tmp_path):
         ),
         pytest.param(
             lambda folder: records(folder, log(PREDICT.replace('"x"', '"z"'))),
-            r"input tensor alias not found in signature: z\. "
-            r"Inputs expected to be in the set \{x\}\.",
+            r"its own warm-up request fails: input tensor alias not found in signature: z\. "
+            r"Inputs expected to be in the set \{x\}\.\. Serve it with a max_batch_size that has "
+            r"room for the request, if that is why, or remove \S+/tf_serving_warmup_requests",
             id="J6",
         ),
         pytest.param(
@@ -171,6 +178,16 @@ def test_j7_each_kind_of_request_is_played(warming_up, tmp_path):
 def test_a_wrong_warm_up_is_refused(warming_up, tmp_path, make, message):
     with pytest.raises(ServingError, match=f"^{message}$"):
         warming_up(make(tmp_path))
+
+
+def test_a_warm_up_that_meets_a_bug_is_not_counted_as_good(
+    warming_up, loaded, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(loaded, "_batched")
+    with pytest.raises(AttributeError):
+        warming_up(records(tmp_path, log(PREDICT)))
+    counts = measured(loaded.runtime.metrics, ":tensorflow:serving:model_warmup_latency_count")
+    assert counts == {f'{{model_path="{tmp_path}/toy/1",status="UNKNOWN"}}': 1}
 
 
 def test_a_version_with_a_wrong_warm_up_is_not_loaded(toy, tmp_path):
@@ -247,6 +264,18 @@ def test_j8_a_request_may_not_be_larger_than_a_batch(batching):
     assert failure.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="macOS has no affinity")
+def test_batches_are_computed_by_as_many_threads_as_there_are_cores(tmp_path):
+    path = tmp_path / "batching_parameters.txt"
+    path.write_text("")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [min(cores)])
+    try:
+        assert read_batching(path).num_batch_threads == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_with_splitting_a_request_goes_on_in_the_next_batch(batching):
     text = parameters(
         max_batch_size=6, enable_large_batch_splitting="true", max_execution_batch_size=2
@@ -319,6 +348,69 @@ def test_one_bad_request_spoils_no_other_of_its_batch(batching):
     assert good["scores"].tolist() == [[15]]
 
 
+# Requests that nobody waits for any more
+
+
+@pytest.fixture
+def brief(toy):
+    """Models and their runtime, which answers one request by REST at a time, within 0.3 s."""
+    common = runtime(seconds=0.3, requests=1)
+    models = Models(runtime=common, labels_may_wait=False)
+    models.configure([ModelConfig("toy", toy.parent)])
+    yield models, common
+    models.close()
+
+
+def test_a_request_by_rest_keeps_its_place_while_it_is_computed(brief):
+    body = json.dumps({"signature_name": "slow", "instances": [0.8]}).encode()
+    path = "/v1/models/toy:predict"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+    scope |= {"query_string": b"", "headers": []}
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    async def statuses():
+        requests = ApiRequests(RestApi(*brief), token=None, executor=pool)
+        found = []
+        for pause in (0, 0, 1):
+            await asyncio.sleep(pause)
+            found.append((await requests.response(Request(scope, receive))).status_code)
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        assert asyncio.run(statuses()) == [504, 503, 504]
+
+
+class Late(grpc.ServerInterceptor):
+    """Keeps a call from its service until its deadline is over."""
+
+    def intercept_service(self, continuation, details):
+        handler = continuation(details)
+
+        def late(request, context):
+            while context.time_remaining():
+                time.sleep(0.05)
+            return handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            late, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def test_a_request_by_grpc_whose_deadline_is_over_is_not_computed(brief):
+    models, common = brief
+    with ThreadPoolExecutor() as pool:
+        server = grpc.server(pool, interceptors=[Late()])
+        add_services(server, models, runtime=common)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        code, _ = by_grpc(f"127.0.0.1:{port}", 0, timeout=0.2)
+        server.stop(None).wait()
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert measured(common.metrics, ":tensorflow:serving:runtime_latency_count") == {}
+
+
 # A full queue, over sockets
 
 
@@ -347,11 +439,11 @@ def by_rest(server, seconds):
     return response.status, answer
 
 
-def by_grpc(server, seconds, *, timeout=60.0):
+def by_grpc(address, seconds, *, timeout=60.0):
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "toy", "slow"
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([seconds], tf.float32))
-    with grpc.insecure_channel(server.grpc) as channel:
+    with grpc.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         try:
             return 0, stub.Predict(request, timeout=timeout).outputs["y"].float_val[0]
@@ -367,7 +459,7 @@ def test_j9_a_full_queue_takes_no_more(narrow):
     assert computed == [{"predictions": [10.5]}] * len(computed)
     assert 1 <= len(computed) <= 3
     assert all(text.startswith(FULL) for text in refused)
-    answers = together(*[lambda: by_grpc(narrow, 0.5)] * 6)
+    answers = together(*[lambda: by_grpc(narrow.grpc, 0.5)] * 6)
     assert {code for code, _ in answers} == {0, grpc.StatusCode.UNAVAILABLE}
     assert all(text.startswith(FULL) for code, text in answers if code)
     assert by_rest(narrow, 0) == (200, {"predictions": [10]})
@@ -379,7 +471,7 @@ def test_j10_a_request_that_waits_too_long_is_told_so(narrow):
     busy = threading.Thread(target=by_rest, args=(narrow, 1.0))
     busy.start()
     time.sleep(0.3)
-    code, _ = by_grpc(narrow, 30, timeout=0.5)
+    code, _ = by_grpc(narrow.grpc, 30, timeout=0.5)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     busy.join()
     assert by_rest(narrow, 0) == (200, {"predictions": [10]})  # the late one is not computed

@@ -285,6 +285,7 @@ MALFORMED = [
     ("A20-GET", "GET", f"{M}/"),
 ]
 # Number, path, body, status, text of the error.
+LOADERS = "__saved_model_init_op"  # a signature that is nobody's to call
 REFUSED = [
     ("A9", f"{M}/versions/18446744073709551615:regress", {}, 400,
      "Failed to convert version: 18446744073709551615 to numeric."),
@@ -298,6 +299,8 @@ REFUSED = [
      "Unrecognized servable version label: nope"),
     ("B9", f"{M}:predict", body_for("nope", instances=["Z"]), 400,
      'Serving signature name: "nope" not found in signature def'),
+    ("B9-loader", f"{M}:predict", {"signature_name": LOADERS, "inputs": {}}, 400,
+     f'Serving signature name: "{LOADERS}" not found in signature def'),
     ("B10", f"{M}:predict", {"signature_name": 100}, 400,
      "'signature_name' key must be a string value."),
     ("B11", "/v1/models/foo:predict", b"", 400, "JSON Parse error: The document is empty"),
@@ -538,7 +541,7 @@ def test_a_call_is_answered(serving_all, path, body, expected):
 
 
 def test_a13_outside_of_v1_there_is_nothing_but_the_page(serving_all):
-    for path in ("/statuspage", "/index"):
+    for path in ("/statuspage", "/index", "/about.json/"):
         assert ask(serving_all, "GET", path)[0].status == 404
     response, content = ask(serving_all, "GET", "/")
     assert (response.status, content[:15]) == (200, b"<!doctype html>")
@@ -881,6 +884,9 @@ RPC_ERRORS = [
      "duplicate output tensor alias: label"),
     ("H10", "Predict", predict_request(signature="nope", image=IMAGE),
      grpc.StatusCode.FAILED_PRECONDITION, 'Serving signature key "nope" not found.'),
+    ("H10-loader", "Predict", predict_request(signature=LOADERS),
+     grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{LOADERS}" not found.'),
+    ("H19-loader", "Classify", classification(LOADERS), INVALID, "signature not found"),
     ("H22-input", "MultiInference", several(REGRESS, with_input=False), INVALID,
      "Input is empty"),
     ("H22-signature", "MultiInference", several(("half_plus_two", "nope", "regress")), INVALID,

@@ -150,6 +150,14 @@ def test_page_and_probes_need_no_token(ask, channel):
         assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_a_stream_without_an_end_takes_no_place_of_a_request(channel):
+    health = health_pb2_grpc.HealthStub(channel)
+    with pytest.raises(grpc.RpcError) as failure:
+        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=60))
+    assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert failure.value.details() == "Watch is not supported; ask Check"
+
+
 def test_what_is_no_tls_gets_no_answer(guarded, ask):
     address = urlsplit(guarded.url)
     for sent in (
@@ -208,7 +216,7 @@ def test_with_cors_other_pages_may_read_the_answers(ask):
         _, headers, _ = ask(method, path, Origin="https://page.example")
         assert headers["access-control-allow-origin"] == "*"
         assert headers["access-control-allow-methods"] == "POST, GET"
-        assert "Content-Type" in headers["access-control-allow-headers"]
+        assert headers["access-control-allow-headers"] == "Content-Type, Authorization"
 
 
 def measured(text, line):

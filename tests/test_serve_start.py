@@ -147,12 +147,27 @@ def test_a_label_at_the_start_needs_a_version(refused, toys, tmp_path):
         ("max_enqueued_batches { value: 0 }", "max_enqueued_batches: got 0, expected 1 or more."),
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros: got -1, expected 0 or more."),
         (
+            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 8 }",
+            "max_execution_batch_size: got 8 without allowed_batch_sizes, which is not supported "
+            "here. Give allowed_batch_sizes, 8 as the last one.",
+        ),
+        (
             "pad_variable_length_inputs: true",
             "pad_variable_length_inputs: got true, which is not supported here.",
         ),
         ("max_batch_size: 4", "Error parsing text-format tensorflow.serving.BatchingParameters: "),
     ],
-    ids=["J11-last", "J11-order", "size", "threads", "queue", "timeout", "padding", "text"],
+    ids=[
+        "J11-last",
+        "J11-order",
+        "size",
+        "threads",
+        "queue",
+        "timeout",
+        "execution",
+        "padding",
+        "text",
+    ],
 )
 def test_a_server_needs_right_batching_parameters(refused, toys, tmp_path, text, message):
     path = tmp_path / "batching_parameters.txt"
@@ -249,6 +264,15 @@ def test_a_port_of_grpc_that_is_taken(refused, toys):
             f"{OTHER_PORT.format('grpc')}",
             1,
         )
+
+
+def test_a_socket_of_grpc_where_none_can_be(refused, toys, tmp_path):
+    path = tmp_path / "missing" / "grpc.sock"
+    assert refused(toys, "--grpc-socket", path, *FREE) == (
+        f"unix:{path}: cannot be listened at. "
+        "Name one of up to 107 bytes, in a folder to write to: --grpc-socket PATH.",
+        1,
+    )
 
 
 def test_a_port_that_another_server_takes_while_the_models_load(toys, tmp_path, eventually):

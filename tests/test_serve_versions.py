@@ -31,7 +31,8 @@ from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.models.status import State
 from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError
-from keras_cifar.serve.settings import Limits
+from keras_cifar.serve.settings import Limits, Settings
+from keras_cifar.serve.watch import watching
 from keras_cifar.serving import BATCHING, WARMUP_FILE
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -159,6 +160,13 @@ def write_warmup(version, records):
     with tf.io.TFRecordWriter(str(version / WARMUP_FILE)) as writer:
         for record in records:
             writer.write(record)
+
+
+def models_here():
+    """Models in this process, none at first."""
+    limits, metrics = Limits(), Metrics(thread_pool_name="test")
+    runtime = Runtime(BATCHING["cpu"], limits, metrics, Memory(limits, metrics))
+    return Models(runtime=runtime, labels_may_wait=False)
 
 
 def publish(source, target):
@@ -374,6 +382,26 @@ def test_a_file_that_is_gone_changes_nothing(asked, two_versions, eventually):
     asked.models_config.write_text(content)
 
 
+def test_a_file_that_fails_is_tried_at_each_look(asked, two_versions, tmp_path, eventually):
+    fault = f"{asked.models_config}: {unavailable(2)[1]}"
+    publish(two_versions / "1", tmp_path / "toy" / "1")
+    asked.models_config.write_text(labelled(tmp_path / "toy", canary=2))
+    eventually(lambda: fault in asked.server.log.read_text())
+    publish(two_versions / "2", tmp_path / "toy" / "2")
+    assert eventually(lambda: asked.answer("toy/labels/canary")) == 2
+    assert asked.server.log.read_text().count(fault) == 1
+
+
+def test_a_file_that_changed_while_the_models_were_loading(two_versions, tmp_path, eventually):
+    models = models_here()
+    path = tmp_path / "models.config"
+    path.write_text(model(two_versions))
+    settings = Settings(models_config=path, models_config_poll_seconds=0.05)
+    with watching(models, settings, configs=[]):
+        assert eventually(lambda: models.available().get("toy"))
+    models.close()
+
+
 def test_i16_without_polling_the_file_is_read_once(patient, two_versions, tmp_path):
     patient.reload(model(two_versions))
     publish(two_versions / "1", tmp_path / "other" / "7")
@@ -547,10 +575,8 @@ def test_a_version_goes_when_its_last_request_has_its_answer(
 
 
 def test_a_version_that_comes_back_is_available_when_its_predecessor_ends(two_versions):
-    limits, metrics = Limits(), Metrics(thread_pool_name="test")
-    runtime = Runtime(BATCHING["cpu"], limits, metrics, Memory(limits, metrics))
     configs = [ModelConfig("toy", two_versions)]
-    models = Models(runtime=runtime, labels_may_wait=False)
+    models = models_here()
     models.configure(configs)
     with models.borrow("toy"):
         models.configure([])

@@ -36,6 +36,7 @@ from keras_cifar.client.server_errors import (
     BadResponseError,
     InvalidInputError,
     ModelNotFoundError,
+    RequestTooLargeError,
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
@@ -178,7 +179,6 @@ def _described(error: Any) -> tuple[type[ServerError], str]:
         kind = UntrustedServerError
     if kind is ServerUnavailableError and "Failed parsing HTTP/2" in details:
         kind = BadResponseError
-    # Of a proxy with a limit.
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        kind = InvalidInputError
+        kind = RequestTooLargeError
     return kind, reason

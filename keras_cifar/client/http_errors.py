@@ -10,6 +10,7 @@ from keras_cifar.client.server_errors import (
     BadResponseError,
     InvalidInputError,
     ModelNotFoundError,
+    RequestTooLargeError,
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
@@ -22,7 +23,8 @@ _ERRORS = {
     401: AccessDeniedError,
     403: AccessDeniedError,
     404: ModelNotFoundError,
-    413: InvalidInputError,  # of a proxy with a limit
+    408: ServerTimeoutError,
+    413: RequestTooLargeError,
     429: ServerUnavailableError,
     502: ServerUnavailableError,
     503: ServerUnavailableError,
@@ -55,6 +57,8 @@ def answer_fault(response: requests.Response, *, document: Any) -> tuple[type[Se
     status = response.status_code
     kind = _ERRORS.get(status, ServerError if status >= 500 else BadResponseError)
     if isinstance(document, dict) and isinstance(document.get("error"), str):
+        if document["error"].startswith("JSON Parse error"):
+            kind = ServerError  # the images are not at fault
         return kind, f"{status}: {document['error']}"
     if response.is_redirect:
         location = response.headers["Location"]

@@ -162,10 +162,11 @@ def _json_document(response: requests.Response) -> Any:
 
 
 def _checked_url(url: str) -> str:
-    """Returns the URL without a slash at its end."""
+    """Returns the URL as it is asked, without a slash at its end."""
     expected = "expected http://HOST:PORT or https://HOST:PORT"
     try:
-        parts = urlsplit(requests.Request("GET", url).prepare().url or "")
+        asked = requests.Request("GET", url).prepare().url or ""
+        parts = urlsplit(asked)
         usable = parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:  # of requests, of urlsplit, and of a port that is none
         usable = False
@@ -175,7 +176,7 @@ def _checked_url(url: str) -> str:
         raise ValueError(f"address: got one with a user name, {expected} alone.")
     if parts.query or parts.fragment or "/v1/models" in parts.path:
         raise ValueError(f"address: got {url!r}, {expected} alone.")
-    return url.rstrip("/")
+    return asked.rstrip("/")
 
 
 def _bearer(token: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:

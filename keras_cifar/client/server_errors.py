@@ -53,6 +53,12 @@ class InvalidInputError(ServerError):
     remedy = "Check that the image opens elsewhere, or save it anew as PNG."
 
 
+class RequestTooLargeError(InvalidInputError):
+    """The server, or a proxy before it, reads no request of that size."""
+
+    remedy = "Make the image smaller, or send fewer at a time."
+
+
 class AccessDeniedError(ServerError):
     """The server wants a token, or another one."""
 

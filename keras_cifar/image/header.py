@@ -14,6 +14,8 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WebP")
 # Before a JPEG's size. Cameras write dozens; in 64 MB is room for millions, which take 10 s.
 _MAX_MARKERS = 10_000
+# Red, green and blue in a pixel of 32 bits.
+_BMP_MASKS = (0xFF0000, 0xFF00, 0xFF)
 # How images begin that TensorFlow has no decoder for.
 _OTHER_FORMATS = {
     b"II*\0": "TIFF",
@@ -67,7 +69,8 @@ def check_header(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 
     Raises:
         ValueError: not one of `FORMATS`, more than `max_pixels`, or of a kind that
-            TensorFlow decodes wrongly: an animated WebP, a BMP with a palette or compressed.
+            TensorFlow decodes wrongly: an animated WebP, a BMP with a palette, compressed, or with
+            channels of another order.
     """
     try:
         header = _read(encoded)
@@ -180,6 +183,11 @@ def _read_bmp(encoded: bytes) -> Header:
     # TensorFlow would take the compressed bytes for pixels, and palette positions for greys.
     if compression not in (0, 3):
         raise ValueError("a compressed BMP, which cannot be read. Save it as PNG")
+    # It would take the colours in their usual order, wherever the masks say that they are.
+    if compression == 3 and struct.unpack_from("<III", encoded, 54) != _BMP_MASKS:
+        raise ValueError(
+            "a BMP with channels of its own order, which cannot be read. Save it as PNG"
+        )
     if bits <= 8 and not _has_grey_palette(encoded, start=14 + info_size):
         raise ValueError("a BMP with a palette, which cannot be read. Save it as PNG")
     return Header("BMP", width, abs(height))  # a negative height only means top row first

@@ -84,7 +84,7 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
             models.configure(configs)
         except ServingError as error:
             raise OSError(error.message) from error
-        stack.enter_context(watching(models, settings))
+        stack.enter_context(watching(models, settings, configs=configs))
         app = HttpApp(
             RestApi(models, runtime),
             settings=settings,

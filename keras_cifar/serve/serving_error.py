@@ -22,7 +22,7 @@ _HTTP_STATUS = {
     StatusCode.DEADLINE_EXCEEDED: 504,
 }
 # What TensorFlow adds of the graph's inner places, and of its own calls: only where it puts that,
-# since a reason may quote megabytes of a request. `client.errors` looks for it anywhere in a line.
+# since a reason may quote megabytes of a request. `client.server_errors` looks for it anywhere.
 _INNER = re.compile(
     r"\A(Graph execution error:|\{\{function_node \S+\}\})|\n\t \[\[.*| \[Op:\w+\].*", re.DOTALL
 )

@@ -14,8 +14,9 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from keras_cifar.machine import usable_cores
 from keras_cifar.serve.models.model_config import ModelConfig, model_configs
-from keras_cifar.serving import BATCHING, METRICS_PATH, Batching
+from keras_cifar.serving import METRICS_PATH, Batching
 
 # The two messages that the package with TensorFlow Serving's stubs lacks, by the names and types
 # in session_bundle_config.proto and monitoring_config.proto. They are made here at run time, as
@@ -50,6 +51,11 @@ def read_batching(path: Path) -> Batching:
     limit = message.max_batch_size.value if message.HasField("max_batch_size") else 1000
     execution = message.max_execution_batch_size.value or limit
     splitting = message.enable_large_batch_splitting.value
+    if splitting and execution != limit and not sizes:
+        raise OSError(
+            f"{path}: max_execution_batch_size: got {execution} without allowed_batch_sizes, which "
+            f"is not supported here. Give allowed_batch_sizes, {execution} as the last one."
+        )
     last = execution if splitting else limit
     if list(sizes) != sorted(set(sizes)) or any(size < 1 for size in sizes):
         raise OSError(f"{path}: allowed_batch_sizes must be positive and ascending; got {sizes}.")
@@ -58,13 +64,12 @@ def read_batching(path: Path) -> Batching:
             f"{path}: Last entry in allowed_batch_sizes must match max_batch_size; "
             f"last entry was {sizes[-1]}, expected {last}."
         )
-    threads = message.num_batch_threads.value or BATCHING["cpu"].num_batch_threads
     enqueued = message.max_enqueued_batches.value
     return Batching(
         max_batch_size=limit,
         batch_timeout_micros=message.batch_timeout_micros.value,
         max_enqueued_batches=enqueued if message.HasField("max_enqueued_batches") else 10,
-        num_batch_threads=threads,
+        num_batch_threads=message.num_batch_threads.value or usable_cores(),
         thread_pool_name=message.thread_pool_name.value,
         allowed_batch_sizes=sizes,
         enable_large_batch_splitting=splitting,

@@ -2,11 +2,12 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from keras_cifar.errors import described
+from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Settings
@@ -16,12 +17,14 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def watching(models: Models, settings: Settings) -> Iterator[None]:
-    """Keeps `models` in step with the disk within the block, by a thread of its own."""
+def watching(
+    models: Models, settings: Settings, *, configs: Sequence[ModelConfig]
+) -> Iterator[None]:
+    """Keeps `models`, which serves `configs`, in step with the disk within the block."""
     stop = threading.Event()
     jobs = [(models.update, settings.poll_seconds)]
     if settings.models_config and settings.models_config_poll_seconds:
-        reloader = _Reloader(models, settings.models_config)
+        reloader = _Reloader(models, settings.models_config, configs)
         jobs.append((reloader.look, settings.models_config_poll_seconds))
     threads = [
         threading.Thread(target=_repeat, args=(job, seconds, stop), daemon=True)
@@ -46,24 +49,30 @@ def _repeat(job: Callable[[], None], seconds: float, stop: threading.Event) -> N
 
 
 class _Reloader:
-    """Reads models.config again when it has changed."""
+    """Takes models.config over when it says something else than what is served."""
 
-    def __init__(self, models: Models, path: Path) -> None:
+    def __init__(self, models: Models, path: Path, configs: Sequence[ModelConfig]) -> None:
         self._models = models
         self._path = path
-        self._known = path.read_bytes()
+        self._taken_over: Sequence[ModelConfig] | None = configs
+        self._complaint = ""
 
     def look(self) -> None:
-        """Takes a changed file over; what is wrong with it changes nothing but the log."""
+        """Reads the file; what is wrong is logged once, and tried again at each look."""
         try:
-            content = self._path.read_bytes()
-            if content == self._known:
-                return
-            self._known = content
-            self._models.configure(read_models(self._path))
+            configs = read_models(self._path)
+            if configs != self._taken_over:
+                self._taken_over = None  # where it fails, it may have changed some models already
+                self._models.configure(configs)
+                self._taken_over = configs
+                _log.info("%s: taken over", self._path)
+            self._complaint = ""
         except OSError as error:
-            _log.error("keeps the models as they are: %s", described(error))
+            self._complain(f"keeps the models as they are: {described(error)}")
         except ServingError as error:
-            _log.error("%s: %s", self._path, error.message)
-        else:
-            _log.info("%s: taken over", self._path)
+            self._complain(f"{self._path}: {error.message}")
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            _log.error("%s", text)
+            self._complaint = text

@@ -45,7 +45,7 @@ def _answered(
 ) -> Any:
     """Fills `response` in and returns it."""
     name = _signature_name(servable, request.model_spec)
-    _check_signature(servable.signatures[name], method=method)
+    _check_signature(servable.served[name], method=method)
     with Hold(servable.runtime.memory) as hold:
         examples = _examples(servable, request.input, hold)
         outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
@@ -76,7 +76,7 @@ def _answered_all(
         describe(servable, result.model_spec, signature_name=name)
         is_classification = task.method_name == CLASSIFY
         part = result.classification_result if is_classification else result.regression_result
-        _check_signature(servable.signatures[name], method=task.method_name)
+        _check_signature(servable.served[name], method=task.method_name)
         outputs = servable.run(name, {_INPUTS: examples}, deadline=deadline)
         _FILL[task.method_name](part, outputs, count=len(examples))
     return response
@@ -100,7 +100,7 @@ def _check_tasks(servable: Servable, tasks: Any) -> None:
 
 def _signature_name(servable: Servable, model_spec: Any) -> str:
     name = str(model_spec.signature_name) or DEFAULT_SIGNATURE
-    if name not in servable.signatures:
+    if name not in servable.served:
         raise invalid(f"No signature was found with the name: {name}; signature not found")
     return name
 

@@ -34,11 +34,11 @@ def predict(servable: Servable, request: Any, *, deadline: float) -> Any:
         ServingError: the request is wrong, or could not be computed.
     """
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    if name not in servable.signatures:
+    if name not in servable.served:
         raise ServingError(
             StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
         )
-    signature = servable.signatures[name]
+    signature = servable.served[name]
     _check_names(request.inputs, expected=signature.inputs)
     wanted = _wanted(list(request.output_filter), present=signature.outputs)
     limit = servable.runtime.limits.body_bytes
@@ -94,7 +94,7 @@ def run(servable: Servable, signature_name: str, inputs: Arrays, *, deadline: fl
     Raises:
         ServingError: a type, a shape or an image is wrong, or it could not be computed.
     """
-    for name, info in servable.signatures[signature_name].inputs.items():
+    for name, info in servable.served[signature_name].inputs.items():
         _check_tensor(name, inputs[name], info)
     if BYTES_INPUT in inputs and inputs[BYTES_INPUT].dtype == object:
         _check_images(inputs[BYTES_INPUT], max_pixels=servable.runtime.limits.pixels)

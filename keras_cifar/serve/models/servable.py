@@ -43,6 +43,7 @@ class Servable:
     Attributes:
         path: of the SavedModel.
         signatures: tensorflow.SignatureDef by name, as in the SavedModel.
+        served: those of them that may be asked: without the loader's own.
     """
 
     def __init__(self, model: str, version: int, path: Path, *, runtime: Runtime) -> None:
@@ -69,14 +70,14 @@ class Servable:
         with self._session.graph.as_default():
             meta_graph = load_saved_model(self._session, self.path)
             self.signatures: dict[str, Any] = dict(sorted(meta_graph.signature_def.items()))
-            served = {name: info for name, info in self.signatures.items() if name[:2] != "__"}
+            self.served = {name: info for name, info in self.signatures.items() if name[:2] != "__"}
             self._alone = {
                 name: self._callable(_names(info.inputs), _names(info.outputs))
-                for name, info in served.items()
+                for name, info in self.served.items()
             }
             self._batched = {
                 name: self._run_batched(info, meta_graph.graph_def)
-                for name, info in served.items()
+                for name, info in self.served.items()
                 if _has_batches(info)
             }
 
@@ -136,7 +137,7 @@ class Servable:
         """Computes a signature's outputs.
 
         Args:
-            signature_name: one of `signatures`.
+            signature_name: one of `served`.
             inputs: what the signature takes, with its types and shapes.
             deadline: seconds since the epoch. A request whose time is over before its batch is
                 computed is dropped.
@@ -144,7 +145,7 @@ class Servable:
         Raises:
             ServingError: what the graph or the queue refused.
         """
-        signature = self.signatures[signature_name]
+        signature = self.served[signature_name]
         values = [inputs[name] for name in sorted(signature.inputs)]
         started = time.perf_counter()
         try:

@@ -34,21 +34,31 @@ def warm_up(servable: Servable) -> None:
     path = servable.path / WARMUP_FILE
     if not path.is_file():
         return
-    started, code = time.perf_counter(), StatusCode.OK
+    started, code = time.perf_counter(), StatusCode.UNKNOWN
     try:
         for log in _logs(str(path)):
-            kind = log.WhichOneof("log_type")
-            if kind not in _CALLS:
-                raise ServingError(
-                    StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}"
-                )
-            _CALLS[kind](servable, getattr(log, kind).request, deadline=time.time() + _SECONDS)
+            _play(servable, log)
+        code = StatusCode.OK
     except ServingError as error:
         code = error.code
         raise
     finally:
         elapsed = 1e6 * (time.perf_counter() - started)
         servable.runtime.metrics.warmed_up(str(servable.path), microseconds=elapsed, code=code)
+
+
+def _play(servable: Servable, log: Any) -> None:
+    kind = log.WhichOneof("log_type")
+    if kind not in _CALLS:
+        raise ServingError(StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    try:
+        _CALLS[kind](servable, getattr(log, kind).request, deadline=time.time() + _SECONDS)
+    except ServingError as error:
+        text = (
+            f"its own warm-up request fails: {error.message}. Serve it with a max_batch_size that "
+            f"has room for the request, if that is why, or remove {servable.path / WARMUP_FILE}"
+        )
+        raise ServingError(error.code, text) from error
 
 
 def _logs(path: str) -> Iterator[Any]:

@@ -217,12 +217,16 @@ function described({ name, version, rank, facts, labels = {} }) {
     name,
     version,
     // The newest is what a request without a version gets.
-    path: rank === 0 ? `/v1/models/${name}` : `/v1/models/${name}/versions/${version}`,
+    path: rank === 0 ? modelPath(name) : `${modelPath(name)}/versions/${version}`,
     text: `${name}, version ${version}${marks.map((label) => `, ${label}`).join("")}`,
     accuracy: isEvaluated
       ? `Right on ${(100 * facts.accuracy).toFixed(2)}\u00a0% of the ${facts.split} images`
       : "Accuracy not evaluated",
   };
+}
+
+function modelPath(name) {
+  return `/v1/models/${encodeURIComponent(name)}`;
 }
 
 function choose(chosen) {
@@ -259,7 +263,7 @@ async function ask(signal) {
   const asked = model;
   const start = performance.now();
   // By its version: the newest may be another one by now.
-  const path = `/v1/models/${asked.name}/versions/${asked.version}:predict`;
+  const path = `${modelPath(asked.name)}/versions/${asked.version}:predict`;
   const instances = [{ b64: picture.split(",")[1] }];
   const answer = await call(path, { body: { signature_name: "image_bytes", instances }, signal });
   const milliseconds = Math.max(1, Math.round(performance.now() - start));

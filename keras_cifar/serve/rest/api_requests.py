@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ class ApiRequests:
         self._memory = api.runtime.memory
         self._token = token
         self._executor = executor
-        self._busy = 0
+        self._places = threading.BoundedSemaphore(self._limits.requests)
         self._arriving: dict[Hold, anyio.CancelScope] = {}  # the oldest first
 
     async def response(self, request: Request) -> Response:
@@ -63,19 +64,17 @@ class ApiRequests:
             hold = stack.enter_context(Hold(self._memory))
             body = await self._arrived(request, hold)
             record.request_bytes = len(body)
-            if self._busy >= limits.requests:
+            if not self._places.acquire(blocking=False):
                 raise ServingError(
                     StatusCode.UNAVAILABLE, f"{limits.requests} requests are waiting already"
                 )
-            self._busy += 1
+            stack.callback(self._places.release)
             future = self._executor.submit(self._work, request, body, record, hold, deadline)
-            # When the thread has done with it, which may be later than an answer is waited for.
-            future.add_done_callback(lambda _: hold.release())
-            stack.pop_all()
-        work = asyncio.wrap_future(future)
-        work.add_done_callback(self._has_worked)
+            taken = stack.pop_all()
+        # When the thread has done with it, which may be later than an answer is waited for.
+        future.add_done_callback(lambda _: taken.close())
         try:
-            return await asyncio.wait_for(work, deadline - time.time())
+            return await asyncio.wait_for(asyncio.wrap_future(future), deadline - time.time())
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise ServingError(
                 StatusCode.DEADLINE_EXCEEDED, f"no answer within {limits.seconds:g} s"
@@ -124,9 +123,6 @@ class ApiRequests:
         return self._api.answer(
             request.method, target(request), body=body, record=record, deadline=deadline
         )
-
-    def _has_worked(self, _: object) -> None:
-        self._busy -= 1
 
 
 def _failure(record: Record, error: ServingError) -> Response:

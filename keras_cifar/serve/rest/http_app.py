@@ -37,6 +37,9 @@ _CORS_HEADERS = {
     "access-control-allow-methods": "POST, GET",
     "access-control-allow-headers": "Content-Type",
 }
+_CORS_HEADERS_WITH_TOKEN = _CORS_HEADERS | {
+    "access-control-allow-headers": "Content-Type, Authorization"
+}
 
 
 class HttpApp:
@@ -73,7 +76,7 @@ class HttpApp:
             Route("/v2/health/live", self._get_live),
             Route("/v2/health/ready", self._get_ready),
         ]
-        self._router = Router(routes, default=self._other)
+        self._router = Router(routes, redirect_slashes=False, default=self._other)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -131,7 +134,8 @@ class HttpApp:
         else:
             response = await self._api_requests.response(request)
         if self._settings.cors:
-            response.headers.update(_CORS_HEADERS)
+            has_token = self._settings.token is not None
+            response.headers.update(_CORS_HEADERS_WITH_TOKEN if has_token else _CORS_HEADERS)
         return response
 
 

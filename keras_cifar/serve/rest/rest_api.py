@@ -126,12 +126,12 @@ def _number(version: str) -> int:
 def _read_predict(servable: Servable, body: dict[str, Any], *, record: Record) -> _Compute:
     """Returns what computes the answer to a body, of which it keeps the tensors."""
     name = signature_name(body)
-    if name not in servable.signatures:
+    if name not in servable.served:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     key = request_format(body)
     if key == ROWS and isinstance(body[key], list):
         servable.check_size(name, len(body[key]))  # before each of many rows is looked at
-    inputs = read_inputs(body, servable.signatures[name].inputs)
+    inputs = read_inputs(body, servable.served[name].inputs)
     record.examples = max((len(array) for array in inputs.values() if array.ndim), default=0)
     return lambda deadline: predictions(run(servable, name, inputs, deadline=deadline), key=key)
 

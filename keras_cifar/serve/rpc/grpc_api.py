@@ -56,8 +56,7 @@ class _Calls:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             with self._recorded(name, request, context) as record:
                 record.api = name
-                remaining = context.time_remaining()
-                deadline = time.time() + min(remaining or _FOREVER, _FOREVER)
+                deadline = time.time() + min(context.time_remaining(), _FOREVER)
                 with _borrowed(self._models, _model_spec(request)) as servable:
                     record.model, record.version = servable.model, servable.version
                     record.examples = _examples(request)
@@ -66,7 +65,7 @@ class _Calls:
         return answer
 
     def other(self, name: str, compute: Callable[[Any], Any]) -> Callable[..., Any]:
-        """Returns a procedure that needs no model."""
+        """Returns a procedure that computes nothing with a model."""
 
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             with self._recorded(name, request, context):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc import StatusCode
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keras_cifar.serve.memory import Memory
@@ -33,12 +34,23 @@ def grpc_server(settings: Settings, memory: Memory, executor: Executor) -> grpc.
 
 def add_health(server: grpc.Server) -> health.HealthServicer:
     """Registers grpc.health.v1.Health, and returns it; it says SERVING of all that it watches."""
-    servicer = health.HealthServicer()
+    servicer = _Health()
     # As TensorFlow Serving names them.
     for name in ("", "ModelService", "PredictionService"):
         servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     return servicer
+
+
+class _Health(health.HealthServicer):  # type: ignore[misc]
+    """Answers Check, as probes ask it.
+
+    A stream of Watch has no end and needs no token: few clients would take all places for requests.
+    To gRPC's clients, a server without Watch is healthy, by the definition of the protocol.
+    """
+
+    def Watch(self, _: Any, context: grpc.ServicerContext, *__: Any) -> None:
+        context.abort(StatusCode.UNIMPLEMENTED, "Watch is not supported; ask Check")
 
 
 def add_ports(server: grpc.Server, settings: Settings) -> str:
@@ -48,23 +60,22 @@ def add_ports(server: grpc.Server, settings: Settings) -> str:
         OSError: a port cannot be had, or a certificate not be read.
     """
     if settings.grpc_socket:
-        _bind(f"unix:{settings.grpc_socket}", server.add_insecure_port)
+        remedy = "Name one of up to 107 bytes, in a folder to write to: --grpc-socket PATH."
+        _bind(f"unix:{settings.grpc_socket}", server.add_insecure_port, remedy=remedy)
     wanted = address(settings.host, settings.grpc_port)
     add_port = server.add_insecure_port
     if settings.ssl_certificate and settings.ssl_key:
         credentials = _credentials(settings.ssl_certificate, settings.ssl_key)
         add_port = partial(server.add_secure_port, server_credentials=credentials)
-    return address(settings.host, _bind(wanted, add_port))
+    remedy = "Is another server there? Name another port: --grpc-port N (0 for any that is free)."
+    return address(settings.host, _bind(wanted, add_port, remedy=remedy))
 
 
-def _bind(at: str, add_port: Any) -> int:
+def _bind(at: str, add_port: Any, *, remedy: str) -> int:
     try:
         return int(add_port(at))
     except RuntimeError as error:
-        raise OSError(
-            f"{at}: cannot be listened at. Is another server there? "
-            "Name another port: --grpc-port N (0 for any that is free)."
-        ) from error
+        raise OSError(f"{at}: cannot be listened at. {remedy}") from error
 
 
 def _credentials(certificate: Path, key: Path) -> Any:
