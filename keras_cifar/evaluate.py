@@ -8,8 +8,9 @@ import click
 
 from keras_cifar.files import write_json
 from keras_cifar.measure.intervals import mean_and_deviation
-from keras_cifar.measure.metrics import Metrics, Split, confusions, measure
+from keras_cifar.measure.metrics import Metrics, Split, confusions
 from keras_cifar.measure.predictions import predict_split
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.session import own_session
 from keras_cifar.run_dir import RunDir, RunGroup
 

@@ -9,8 +9,8 @@ import pytest
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
 from keras_cifar.data.prepare import load
 from keras_cifar.evaluate import evaluate, format_table
-from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.predictions import least_certain
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.article import build_model
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig

@@ -17,8 +17,8 @@ from sklearn.metrics import (
 from keras_cifar.measure.calibration import fit_temperature, negative_log_likelihood
 from keras_cifar.measure.comparison import bootstrap_differences, mcnemar
 from keras_cifar.measure.intervals import mean_and_deviation, wilson
-from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.predictions import predict_split
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.logits import log_softmax
 
 

@@ -21,9 +21,9 @@ from keras_cifar.data.prepare import load
 from keras_cifar.evaluate import evaluate
 from keras_cifar.history import History
 from keras_cifar.measure.intervals import wilson
-from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions
+from keras_cifar.measure.scoring import measure
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.report import charts, report, words
 from keras_cifar.report.curves import Run, curve_charts

@@ -12,9 +12,10 @@ from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.history import History, read_history
-from keras_cifar.measure.metrics import Metrics, measure
+from keras_cifar.measure.metrics import Metrics
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions, training_parts
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import predict_logits
 from keras_cifar.recipes import TrainConfig
