@@ -19,11 +19,12 @@ import tensorflow as tf
 
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
 from keras_cifar.data.prepare import load
-from keras_cifar.errors import first_line
+from keras_cifar.errors import described, first_line
 from keras_cifar.export import litert, onnx, saved_model
 from keras_cifar.export.warmup_requests import write_warmup
 from keras_cifar.files import naming, require_writable
 from keras_cifar.machine import package_versions
+from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import log_softmax, predict_logits
@@ -102,7 +103,7 @@ def export(
     require_writable(model_dir, name="MODEL_DIR")
     refuse_existing(model_dir, number=number)
     refuse_other_formats(model_dir, format=format)
-    origin = _origin(run_dir)
+    origin = _origin(run_dir, views=views)
     model = load_model(run_dir.require_model())
     images = load(SAMPLE, split="train", data_dir=None).images[: sum(_VERIFIED_BATCHES)]
     with naming(model_dir), unfinished_version(model_dir) as folder:
@@ -143,7 +144,7 @@ def _refuse_run(model_dir: Path) -> None:
         )
 
 
-def _origin(run_dir: RunDir) -> dict[str, Any]:
+def _origin(run_dir: RunDir, *, views: int) -> dict[str, Any]:
     """Returns where a model comes from: run, settings, accuracy if it was evaluated, versions."""
     settings, versions, device, choices, *_ = run_dir.read_record()
     return {
@@ -151,24 +152,31 @@ def _origin(run_dir: RunDir) -> dict[str, Any]:
         "model_sha256": hashlib.sha256(run_dir.require_model().read_bytes()).hexdigest(),
         "settings": asdict(settings),
         "trained_with": {"versions": versions, "device": device, "choices": choices},
-        "evaluated": _evaluation(run_dir),
+        "evaluated": _evaluation(run_dir, views=views),
         "exported": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
         "exported_with": package_versions(),
         "classes": CLASS_NAMES,
     }
 
 
-def _evaluation(run_dir: RunDir) -> dict[str, Any] | None:
+def _evaluation(run_dir: RunDir, *, views: int) -> dict[str, Any] | None:
+    """Returns how good the exported model is, or says why that is not known."""
     if not run_dir.metrics.is_file():
         return None
     try:
-        metrics = json.loads(run_dir.metrics.read_text())
-        return {name: metrics[name] for name in ("split", "examples", "loss", "accuracy")}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OSError(
-            f"{run_dir.metrics}: not the metrics.json of a run ({error}). "
-            f"Measure it again: keras-cifar evaluate {run_dir.path}"
-        ) from error
+        metrics = read_metrics(run_dir.metrics)
+    except OSError as error:
+        click.echo(f"exporting without accuracy: {described(error)}", err=True)
+        return None
+    if (metrics.views, metrics.views_share) != (views, 1):
+        command = f"keras-cifar evaluate{' --tta' if views > 1 else ''} {run_dir.path}"
+        click.echo(
+            f"exporting without accuracy: {run_dir.metrics}: measured with other views of an "
+            f"image. Measure it again: {command}",
+            err=True,
+        )
+        return None
+    return {name: getattr(metrics, name) for name in ("split", "examples", "loss", "accuracy")}
 
 
 @contextmanager
