@@ -96,7 +96,7 @@ def evaluate_corruptions(
 
     def is_right(shown: Examples) -> npt.NDArray[np.bool_]:
         logits = predict_views(
-            model, shown.images, views=views, views_share=views_share, batch_size=500
+            model, shown.images, views=views, views_share=views_share, source=run_dir.model
         )
         return np.asarray(logits.argmax(axis=1) == shown.labels)
 

@@ -11,12 +11,13 @@ from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
-from keras_cifar.files import write_json
+from keras_cifar.files import require_writable, write_json
 from keras_cifar.measure.metrics import Split
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.model.session import own_session
 from keras_cifar.run_dir import RunDir, ended_runs_at
+from keras_cifar.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def find_suspects(
     """
     run_dirs = ended_runs_at(run_dir.path)
     _check(split, runs=len(run_dirs))
+    records = [each.read_record() for each in run_dirs]
+    require_writable(run_dir.path, name="run")  # before the work, not after it
     part: Split = "validation" if split == "train" else split
     answers = []
     for each in run_dirs:
@@ -103,7 +106,7 @@ def find_suspects(
             )
     probabilities = [np.exp(log_softmax(logits)) for _, logits in answers]
     if split == "train":
-        numbers, labels, mean = _merged(run_dirs, probabilities, data_dir=data_dir)
+        numbers, labels, mean = _merged(records, probabilities, data_dir=data_dir)
     else:
         labels, mean = answers[0].examples.labels, np.mean(probabilities, axis=0)
         numbers = np.arange(len(labels))
@@ -127,18 +130,16 @@ def _check(split: Split, *, runs: int) -> None:
 
 
 def _merged(
-    run_dirs: Sequence[RunDir],
+    records: Sequence[RunRecord],
     probabilities: Sequence[npt.NDArray[np.float64]],
     *,
     data_dir: Path | None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Returns numbers, labels and mean probabilities of the images that some run validated with."""
-    record = run_dirs[0].read_record()
-    dataset = DATASETS[record.settings.dataset]
-    labels = load(dataset, split="train", data_dir=record.find_data(data_dir)).labels
+    dataset = DATASETS[records[0].settings.dataset]
+    labels = load(dataset, split="train", data_dir=records[0].find_data(data_dir)).labels
     total, times = np.zeros((len(labels), len(CLASS_NAMES))), np.zeros(len(labels), dtype=int)
-    for run_dir, of_run in zip(run_dirs, probabilities, strict=True):
-        settings = run_dir.read_record().settings
+    for (settings, *_), of_run in zip(records, probabilities, strict=True):
         # Numbers in place of the images, so that the split tells which they are.
         numbered = Examples(np.arange(len(labels)), labels)  # type: ignore[arg-type]
         _, validation = split_stratified(

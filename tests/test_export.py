@@ -193,9 +193,7 @@ def test_it_loads_in_python_too(exported, trained_run, sample):
     np.testing.assert_array_equal(layer(images)["class_id"], expected.argmax(axis=1))
 
 
-def test_with_test_time_augmentation_it_gives_the_mean_answer(
-    copied_run, sample, tmp_path, capsys
-):
+def test_with_test_time_augmentation_it_gives_the_mean_answer(copied_run, sample, tmp_path, capsys):
     evaluate(copied_run, split="validation", data_dir=None)
     version = export(copied_run, tmp_path / "models", views=6).version
     origin = json.loads((version / "origin.json").read_text())

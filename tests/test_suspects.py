@@ -17,6 +17,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.cli import main
 from keras_cifar.data.examples import Examples, Splits, in_canonical_order
 from keras_cifar.data.tfds_folder import write_folder
+from keras_cifar.evaluate import evaluate_group
 from keras_cifar.measure.predictions import predict_split
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import TrainConfig
@@ -159,6 +160,21 @@ def test_a_split_whose_labels_were_learned_is_refused(doubted):
         find_suspects(RunDir(run), split="train", data_dir=doubted.data_dir)
     with pytest.raises(ValueError, match=r"^split: got 'validation', which is another part"):
         find_suspects(RunDir(doubted.group), split="validation", data_dir=doubted.data_dir)
+
+
+def test_a_group_that_cannot_be_written_to_is_refused_before_the_work(
+    doubted, tmp_path, monkeypatch, capsys
+):
+    group = shutil.copytree(doubted.group, tmp_path / "group")
+    options = {"split": "test", "data_dir": doubted.data_dir}
+    monkeypatch.setattr("os.access", lambda path, mode: path != group / "seed-1")
+    with pytest.raises(PermissionError, match=r"seed-1: is not writable\. Name another run\."):
+        evaluate_group(RunGroup(group), **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("os.access", lambda path, mode: path != group)
+    (group / "seed-0" / "model.keras").unlink()
+    with pytest.raises(PermissionError, match=r"group: is not writable\. Name another run\."):
+        find_suspects(RunDir(group), **options)
 
 
 def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, capsys):

@@ -115,7 +115,12 @@ def export(
                 write_warmup(folder, images=images)
         click.echo(f"verifying it on {len(images)} images", err=True)
         agreement = _verify(
-            folder, with_views(model, views), images=images, format=format, precision=precision
+            folder,
+            with_views(model, views),
+            source=run_dir.model,
+            images=images,
+            format=format,
+            precision=precision,
         )
         choices = {"format": format, "precision": precision, "views": views}
         document = {**origin, **choices, "agreement": agreement}
@@ -195,6 +200,7 @@ def _verify(
     folder: Path,
     model: keras.Model,
     *,
+    source: Path,
     images: npt.NDArray[np.uint8],
     format: str,
     precision: str,
@@ -209,7 +215,7 @@ def _verify(
     """
     batches = np.split(images, np.cumsum(_VERIFIED_BATCHES)[:-1])
     with tf.device("CPU:0"):  # as the runtimes below: a GPU may round to TF32
-        logits = [predict_logits(model, batch, batch_size=len(batch)) for batch in batches]
+        logits = [predict_logits(model, batch, source=source) for batch in batches]
     expected = [np.exp(log_softmax(of_batch)) for of_batch in logits]
     answers = _WRITERS[format].probabilities(folder, batches)
     differences = [

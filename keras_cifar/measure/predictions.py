@@ -39,7 +39,6 @@ def predict_split(
     data_dir: Path | None,
     views: int = 1,
     views_share: float = 1.0,
-    batch_size: int = 500,
 ) -> Predictions:
     """Asks a run's chosen model for a split.
 
@@ -51,7 +50,6 @@ def predict_split(
             default.
         views: of an image, as `keras_cifar.model.tta.with_views` takes them.
         views_share: of the images, in (0, 1]: the least certain by one view get `views`.
-        batch_size: images at a time; bounds the memory, not the outcome.
 
     Raises:
         ValueError: no such split or number of views, or the run had no validation split.
@@ -60,7 +58,7 @@ def predict_split(
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
     logits = predict_views(
-        model, examples.images, views=views, views_share=views_share, batch_size=batch_size
+        model, examples.images, views=views, views_share=views_share, source=run_dir.model
     )
     return Predictions(examples, logits)
 
@@ -109,15 +107,15 @@ def predict_views(
     *,
     views: int,
     views_share: float,
-    batch_size: int,
+    source: Path,
 ) -> npt.NDArray[np.float64]:
-    """Returns a model's logits (n, 10) for images, whose arguments are those of `predict_split`."""
+    """Returns a model's logits (n, 10), as `predict_logits` and `predict_split` take and raise."""
     many = with_views(model, views)
     if views_share == 1:
-        return predict_logits(many, images, batch_size=batch_size)
-    logits = predict_logits(model, images, batch_size=batch_size)
+        return predict_logits(many, images, source=source)
+    logits = predict_logits(model, images, source=source)
     chosen = least_certain(logits, count=round(views_share * len(images)))
-    logits[chosen] = predict_logits(many, images[chosen], batch_size=batch_size)
+    logits[chosen] = predict_logits(many, images[chosen], source=source)
     return logits
 
 
