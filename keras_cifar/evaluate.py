@@ -27,7 +27,8 @@ def evaluate(
 ) -> Metrics:
     """Measures a run's chosen model on a split and writes that to the run's metrics.json.
 
-    It takes and raises what `keras_cifar.measure.predictions.predict_split` does.
+    It takes and raises what `load_model_and_split` and `predict_views` do, and OSError where it
+    cannot write.
 
     Returns:
         What metrics.json holds.
