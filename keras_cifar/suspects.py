@@ -88,10 +88,8 @@ def find_suspects(
         What suspects.json holds.
 
     Raises:
-        ValueError: models have learned the labels of that split; or as `load_model_and_split`
-            and `predict_views` do.
+        ValueError: models have learned the labels of that split, or there is none.
         OSError: as `load_model_and_split` does, or it cannot write.
-        FloatingPointError: the training of a model had diverged.
     """
     run_dirs = ended_runs_at(run_dir.path)
     _check(split, runs=len(run_dirs))

@@ -205,11 +205,13 @@ def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, cap
         find_suspects(RunDir(group.path), split="test", data_dir=doubted.data_dir)
 
 
-def test_corruptions_are_of_one_run(doubted):
+def test_corruptions_and_what_another_run_starts_from_are_of_one_run(doubted):
+    named = f"{doubted.group}: a group of runs. Name one of them: {doubted.group}/seed-0"
     ended = CliRunner().invoke(main, ["evaluate", str(doubted.group), "--corruptions"])
     assert ended.exit_code == 1
-    named = f"{doubted.group}: a group of runs. Name one of them: {doubted.group}/seed-0"
     assert named in ended.stderr
+    ended = CliRunner().invoke(main, ["train", "--from", str(doubted.group)])
+    assert (ended.exit_code, ended.stderr) == (1, f"Error: {named}\n")
 
 
 def test_the_command_prints_and_refuses(doubted):

@@ -1,13 +1,10 @@
 """Writes a run's model into a model directory: built aside, verified, then published."""
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
+from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import load
-from keras_cifar.errors import described, first_line
+from keras_cifar.errors import first_line
 from keras_cifar.export import litert, onnx, saved_model
+from keras_cifar.export.provenance import origin_of
 from keras_cifar.export.warmup_requests import write_warmup
 from keras_cifar.files import naming, require_writable
-from keras_cifar.machine import package_versions
-from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import log_softmax, predict_logits
@@ -103,7 +99,7 @@ def export(
     require_writable(model_dir, name="MODEL_DIR")
     refuse_existing(model_dir, number=number)
     refuse_other_formats(model_dir, format=format)
-    origin = _origin(run_dir, views=views)
+    origin = origin_of(run_dir, views=views)
     model = load_model(run_dir.require_model())
     images = load(SAMPLE, split="train", data_dir=None).images[: sum(_VERIFIED_BATCHES)]
     with naming(model_dir), unfinished_version(model_dir) as folder:
@@ -147,41 +143,6 @@ def _refuse_run(model_dir: Path) -> None:
             f"{model_dir}: is the folder of a run. Name where to export it to as well: "
             f"keras-cifar export {model_dir} MODEL_DIR"
         )
-
-
-def _origin(run_dir: RunDir, *, views: int) -> dict[str, Any]:
-    """Returns where a model comes from: run, settings, accuracy if it was evaluated, versions."""
-    settings, versions, device, choices, *_ = run_dir.read_record()
-    return {
-        "run": str(run_dir.path),
-        "model_sha256": hashlib.sha256(run_dir.require_model().read_bytes()).hexdigest(),
-        "settings": asdict(settings),
-        "trained_with": {"versions": versions, "device": device, "choices": choices},
-        "evaluated": _evaluation(run_dir, views=views),
-        "exported": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
-        "exported_with": package_versions(),
-        "classes": CLASS_NAMES,
-    }
-
-
-def _evaluation(run_dir: RunDir, *, views: int) -> dict[str, Any] | None:
-    """Returns how good the exported model is, or says why that is not known."""
-    if not run_dir.metrics.is_file():
-        return None
-    try:
-        metrics = read_metrics(run_dir.metrics)
-    except OSError as error:
-        click.echo(f"exporting without accuracy: {described(error)}", err=True)
-        return None
-    if (metrics.views, metrics.views_share) != (views, 1):
-        command = f"keras-cifar evaluate{' --tta' if views > 1 else ''} {run_dir.path}"
-        click.echo(
-            f"exporting without accuracy: {run_dir.metrics}: measured with other views of an "
-            f"image. Measure it again: {command}",
-            err=True,
-        )
-        return None
-    return {name: getattr(metrics, name) for name in ("split", "examples", "loss", "accuracy")}
 
 
 @contextmanager
