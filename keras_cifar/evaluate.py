@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import click
 
-from keras_cifar.files import write_json
+from keras_cifar.files import require_writable, write_json
 from keras_cifar.measure.intervals import mean_and_deviation
-from keras_cifar.measure.metrics import Metrics, Split, confusions, measure
-from keras_cifar.measure.predictions import predict_split
+from keras_cifar.measure.metrics import Metrics, Split, confusions
+from keras_cifar.measure.predictions import load_model_and_split, predict_views
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.session import own_session
 from keras_cifar.run_dir import RunDir, RunGroup
 
@@ -23,22 +24,19 @@ def evaluate(
     data_dir: Path | None,
     views: int = 1,
     views_share: float = 1.0,
-    batch_size: int = 500,
 ) -> Metrics:
     """Measures a run's chosen model on a split and writes that to the run's metrics.json.
 
-    It takes and raises what `predict_split` does.
+    It takes and raises what `load_model_and_split` and `predict_views` do, and OSError where it
+    cannot write.
 
     Returns:
         What metrics.json holds.
     """
-    examples, logits = predict_split(
-        run_dir,
-        split=split,
-        data_dir=data_dir,
-        views=views,
-        views_share=views_share,
-        batch_size=batch_size,
+    model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
+    require_writable(run_dir.path, name="run")  # before the work, not after it
+    logits = predict_views(
+        model, examples.images, views=views, views_share=views_share, source=run_dir.model
     )
     metrics = measure(
         logits, labels=examples.labels, split=split, views=views, views_share=views_share
@@ -112,6 +110,7 @@ def evaluate_group(group: RunGroup, **options: Any) -> GroupMetrics:
     ended = group.require_ended()
     for seed in ended:
         group.run(seed).require_model()
+        require_writable(group.run(seed).path, name="run")
     runs = {}
     for number, seed in enumerate(ended, start=1):
         click.echo(f"seed {seed} ({number} of {len(ended)}): {group.run(seed).path}", err=True)

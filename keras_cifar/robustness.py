@@ -76,19 +76,20 @@ def evaluate_corruptions(
 
     Args:
         run_dir: of a run that has a model.
-        split: as `predict_split` takes it, like `data_dir`, `views` and `views_share`.
-        data_dir: where TFDS data sets are.
+        split: as `load_model_and_split` takes it.
+        data_dir: where TFDS data sets are, as `load_model_and_split` takes it.
         corruption_images: how many images of each part, as many of each class as possible; None
             for all.
-        views: of an image.
-        views_share: of the images.
+        views: of an image, as `predict_views` takes them.
+        views_share: of the images, as `predict_views` takes it.
 
     Returns:
         What corruptions.json holds.
 
     Raises:
-        ValueError: more images than there are, or as `predict_split` does.
-        OSError: as `predict_split` does, or a part of CIFAR-10-C is damaged.
+        ValueError: more images than there are, or as `load_model_and_split` does.
+        OSError: as `load_model_and_split` does, a part of CIFAR-10-C is damaged, or it cannot
+            write.
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
     require_writable(run_dir.path, name="run")  # before the work, not after it
@@ -96,7 +97,7 @@ def evaluate_corruptions(
 
     def is_right(shown: Examples) -> npt.NDArray[np.bool_]:
         logits = predict_views(
-            model, shown.images, views=views, views_share=views_share, batch_size=500
+            model, shown.images, views=views, views_share=views_share, source=run_dir.model
         )
         return np.asarray(logits.argmax(axis=1) == shown.labels)
 

@@ -1,21 +1,22 @@
 """Finds images whose label is probably wrong, by what models say that have not learned it."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
+from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, NUM_CLASSES
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
-from keras_cifar.files import write_json
+from keras_cifar.files import require_writable, write_json
 from keras_cifar.measure.metrics import Split
-from keras_cifar.measure.predictions import predict_split
+from keras_cifar.measure.predictions import check_split, predict_views
+from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.model.session import own_session
+from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir, ended_runs_at
 
 
@@ -78,35 +79,36 @@ def find_suspects(
     Args:
         run_dir: of a run, or of a group, which answers by the mean of its runs' probabilities.
         split: "test", or "validation" for a run, or "train" for a group.
-        data_dir: where TFDS data sets are, as `predict_split` takes it.
+        data_dir: where TFDS data sets are, as `load_model_and_split` takes it.
         top: how many at most; only images that are taken for another class.
-        views: of an image, as `predict_split` takes them.
-        views_share: of the images, that get as many.
+        views: of an image, as `predict_views` takes them.
+        views_share: of the images, as `predict_views` takes it.
 
     Returns:
         What suspects.json holds.
 
     Raises:
-        ValueError: models have learned the labels of that split; or as `predict_split` does.
-        OSError: as `predict_split` does.
+        ValueError: models have learned the labels of that split, or there is none.
+        OSError: as `load_model_and_split` does, or it cannot write.
     """
     run_dirs = ended_runs_at(run_dir.path)
     _check(split, runs=len(run_dirs))
-    part: Split = "validation" if split == "train" else split
-    answers = []
-    for each in run_dirs:
-        with own_session():
-            answers.append(
-                predict_split(
-                    each, split=part, data_dir=data_dir, views=views, views_share=views_share
-                )
-            )
-    probabilities = [np.exp(log_softmax(logits)) for _, logits in answers]
-    if split == "train":
-        numbers, labels, mean = _merged(run_dirs, probabilities, data_dir=data_dir)
-    else:
-        labels, mean = answers[0].examples.labels, np.mean(probabilities, axis=0)
-        numbers = np.arange(len(labels))
+    records = [each.read_record() for each in run_dirs]
+    require_writable(run_dir.path, name="run")  # before the work, not after it
+    whole = load(
+        DATASETS[records[0].settings.dataset],
+        split="test" if split == "test" else "train",
+        data_dir=records[0].find_data(data_dir),
+    )
+    total, times = np.zeros((len(whole.labels), NUM_CLASSES)), np.zeros(len(whole.labels), int)
+    for each, record in zip(run_dirs, records, strict=True):
+        asked = _asked(split, whole.labels, settings=record.settings)
+        images = whole.images[asked]
+        total[asked] += _probabilities(each, images, views=views, views_share=views_share)
+        times[asked] += 1
+    answered = np.flatnonzero(times)
+    labels, mean = whole.labels[answered], total[answered] / times[answered, None]
+    numbers = answered if split == "train" else np.arange(len(answered))
     suspects, estimate = _most_suspect(labels, mean, numbers=numbers, top=top)
     found = Suspects(split, len(run_dirs), views, views_share, len(labels), estimate, suspects)
     write_json(run_dir.suspects, asdict(found))
@@ -126,29 +128,31 @@ def _check(split: Split, *, runs: int) -> None:
         )
 
 
-def _merged(
-    run_dirs: Sequence[RunDir],
-    probabilities: Sequence[npt.NDArray[np.float64]],
-    *,
-    data_dir: Path | None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Returns numbers, labels and mean probabilities of the images that some run validated with."""
-    record = run_dirs[0].read_record()
-    dataset = DATASETS[record.settings.dataset]
-    labels = load(dataset, split="train", data_dir=record.find_data(data_dir)).labels
-    total, times = np.zeros((len(labels), len(CLASS_NAMES))), np.zeros(len(labels), dtype=int)
-    for run_dir, of_run in zip(run_dirs, probabilities, strict=True):
-        settings = run_dir.read_record().settings
-        # Numbers in place of the images, so that the split tells which they are.
-        numbered = Examples(np.arange(len(labels)), labels)  # type: ignore[arg-type]
-        _, validation = split_stratified(
-            numbered, validation_fraction=settings.validation_fraction, seed=settings.seed
+def _asked(
+    split: Split, labels: npt.NDArray[np.int64], *, settings: TrainConfig
+) -> npt.NDArray[np.int64]:
+    """Returns which images a run of these settings has not learned, in ascending order."""
+    check_split("validation" if split == "train" else split, settings=settings)
+    everything = np.arange(len(labels))
+    if split == "test":
+        return everything
+    # Numbers in place of the images, so that the split tells which they are.
+    numbered = Examples(everything, labels)  # type: ignore[arg-type]
+    _, validation = split_stratified(
+        numbered, validation_fraction=settings.validation_fraction, seed=settings.seed
+    )
+    return np.asarray(validation.images)
+
+
+def _probabilities(
+    run_dir: RunDir, images: npt.NDArray[np.uint8], *, views: int, views_share: float
+) -> npt.NDArray[np.float64]:
+    with own_session():
+        model = load_model(run_dir.require_model())
+        logits = predict_views(
+            model, images, views=views, views_share=views_share, source=run_dir.model
         )
-        positions = validation.images
-        total[positions] += of_run
-        times[positions] += 1
-    numbers = np.flatnonzero(times)
-    return numbers, labels[numbers], total[numbers] / times[numbers, None]
+    return np.exp(log_softmax(logits))
 
 
 def _most_suspect(

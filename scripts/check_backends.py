@@ -44,7 +44,7 @@ def logits_here(run: RunDir, images: Path) -> np.ndarray:
 
     pixels = load(SAMPLE, split="train", data_dir=None).images[:IMAGES]
     np.save(images, pixels)
-    return predict_logits(load_model(run.require_model()), pixels, batch_size=IMAGES)
+    return predict_logits(load_model(run.require_model()), pixels, source=run.model)
 
 
 def logits_elsewhere(model: Path, images: Path, *, python: Path, backend: str) -> np.ndarray:

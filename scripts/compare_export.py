@@ -37,8 +37,9 @@ BATCH_SIZE = 500
 def main(run: Path, version: Path, dataset: str, data_dir: Path | None, tolerance: float) -> None:
     """Prints, for each loader, how many labels agree and how far probabilities differ."""
     images = load(DATASETS[dataset], split="test", data_dir=data_dir).images
-    model = load_model(RunDir(run).require_model())
-    expected = np.exp(log_softmax(predict_logits(model, images, batch_size=BATCH_SIZE)))
+    model_file = RunDir(run).require_model()
+    logits = predict_logits(load_model(model_file), images, source=model_file)
+    expected = np.exp(log_softmax(logits))
     batches = np.array_split(images, range(BATCH_SIZE, len(images), BATCH_SIZE))
     by_signature = saved_model.probabilities(version, batches)
     classify = tf.saved_model.load(str(version)).signatures["serving_default"]

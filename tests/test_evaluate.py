@@ -5,12 +5,14 @@ from dataclasses import asdict
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
+from keras_cifar.client import predict_files
 from keras_cifar.data.prepare import load
 from keras_cifar.evaluate import evaluate, format_table
-from keras_cifar.measure.metrics import measure
 from keras_cifar.measure.predictions import least_certain
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.article import build_model
 from keras_cifar.model.load import load_model
 from keras_cifar.recipes import TrainConfig
@@ -58,7 +60,7 @@ def test_loss_and_accuracy_are_those_that_keras_computes(make_run):
 
 def test_metrics_json_holds_what_is_returned(make_run):
     run = make_run()
-    metrics = evaluate(run, split="test", data_dir=None, batch_size=123)
+    metrics = evaluate(run, split="test", data_dir=None)
     document = json.loads(run.metrics.read_text())
     assert document == dataclasses.asdict(metrics)
     assert document["split"] == "test"
@@ -98,15 +100,33 @@ def test_a_run_without_model_says_how_to_train_one(make_run):
         evaluate(run, split="test", data_dir=None)
 
 
-def test_a_model_whose_training_diverged_is_named_as_such(make_run):
+@pytest.fixture
+def diverged(make_run):
     run = make_run()
     model = build_model(seed=0)
     model.layers[-1].bias.assign([np.nan] * 10)
     run.model.unlink()
     model.save(run.model)
-    with pytest.raises(FloatingPointError, match=r"not finite\. Its training diverged"):
-        evaluate(run, split="test", data_dir=None)
-    assert not run.metrics.exists()
+    return run
+
+
+def test_a_model_whose_training_diverged_is_named_as_such(diverged, sample, tmp_path):
+    said = f"^{diverged.model}: the model gives numbers that are not finite. Its training diverged"
+    with pytest.raises(FloatingPointError, match=said):
+        evaluate(diverged, split="test", data_dir=None)
+    assert not diverged.metrics.exists()
+    image = tmp_path / "image.png"
+    image.write_bytes(tf.io.encode_png(sample.images[0]).numpy())
+    with pytest.raises(FloatingPointError, match=said):
+        predict_files([image], model=diverged.path)
+
+
+def test_a_run_that_cannot_be_written_to_is_refused_before_its_model_is_asked(
+    diverged, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda path, mode: path != diverged.path)
+    with pytest.raises(PermissionError, match=r"run: is not writable\. Name another run\."):
+        evaluate(diverged, split="test", data_dir=None)
 
 
 def test_figures_of_a_small_case_are_those_worked_out_by_hand():

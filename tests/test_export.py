@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import keras
@@ -192,15 +193,22 @@ def test_it_loads_in_python_too(exported, trained_run, sample):
     np.testing.assert_array_equal(layer(images)["class_id"], expected.argmax(axis=1))
 
 
-def test_with_test_time_augmentation_it_gives_the_mean_answer(trained_run, sample, tmp_path):
-    version = export(trained_run, tmp_path / "models", views=6).version
-    assert json.loads((version / "origin.json").read_text())["views"] == 6
-    model = with_views(load_model(trained_run.model), 6)
+def test_with_test_time_augmentation_it_gives_the_mean_answer(copied_run, sample, tmp_path, capsys):
+    evaluate(copied_run, split="validation", data_dir=None)
+    version = export(copied_run, tmp_path / "models", views=6).version
+    origin = json.loads((version / "origin.json").read_text())
+    # What was measured is another model: of one view.
+    assert (origin["views"], origin["evaluated"]) == (6, None)
+    assert (
+        f"exporting without accuracy: {copied_run.metrics}: measured with other views of an image. "
+        f"Measure it again: keras-cifar evaluate --tta {copied_run.path}\n"
+    ) in capsys.readouterr().err
+    model = with_views(load_model(copied_run.model), 6)
     images = sample.images[:8]
     expected = tf.nn.softmax(model.predict(images, verbose=0)).numpy()
     found = tf.saved_model.load(str(version)).signatures["serving_default"](tf.constant(images))
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
-    alone = expected_probabilities(trained_run, images)
+    alone = expected_probabilities(copied_run, images)
     assert np.abs(expected - alone).max() > 1e-3
 
 
@@ -272,18 +280,31 @@ def test_a_run_that_was_not_evaluated_says_so(exported):
     assert json.loads((exported.version / "origin.json").read_text())["evaluated"] is None
 
 
-def test_metrics_that_are_none_are_refused(copied_run, tmp_path):
-    copied_run.metrics.write_text("{}")
-    with pytest.raises(OSError, match=r"metrics.json: not the metrics.json of a run \('split'\)"):
-        export(copied_run, tmp_path / "models")
-    assert not (tmp_path / "models").exists()
+@pytest.fixture(scope="module")
+def half_of_a_damaged_run(trained_run, tmp_path_factory):
+    """Its model in bfloat16, and what was said; metrics.json is not what evaluate writes."""
+    run = RunDir(shutil.copytree(trained_run.path, tmp_path_factory.mktemp("damaged") / "run"))
+    evaluate(run, split="validation", data_dir=None)
+    run.metrics.write_text(json.dumps(json.loads(run.metrics.read_text()) | {"loss": math.nan}))
+    with redirect_stderr(io.StringIO()) as said:
+        return export(run, run.path.parent / "models", precision="bfloat16"), said.getvalue()
+
+
+@pytest.fixture
+def half(half_of_a_damaged_run):
+    return half_of_a_damaged_run[0]
+
+
+def test_metrics_that_evaluate_did_not_write_are_left_out(half_of_a_damaged_run):
+    half, said = half_of_a_damaged_run
+    assert json.loads((half.version / "origin.json").read_text())["evaluated"] is None
+    assert re.search("exporting without accuracy: .*/metrics.json: not the metrics of a run", said)
 
 
 # bfloat16
 
 
-def test_bfloat16_halves_the_weights_and_gives_float32(trained_run, exported, sample, tmp_path):
-    half = export(trained_run, tmp_path / "models", precision="bfloat16")
+def test_bfloat16_halves_the_weights_and_gives_float32(trained_run, exported, sample, half):
     assert half.size < 0.6 * exported.size
     assert 1e-5 < half.difference <= 1e-2
     found = saved_model.probabilities(half.version, [sample.images[:64]])

@@ -1,5 +1,7 @@
 """ONNX and LiteRT files answer in their own runtimes as the Keras model does."""
 
+import os
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,8 +22,10 @@ def expected(trained_run, sample):
 
 @pytest.fixture(scope="module")
 def onnx_version(trained_run, tmp_path_factory):
+    before = dict(os.environ)
     exported = export(trained_run, tmp_path_factory.mktemp("onnx"), format="onnx")
     assert exported.difference <= 1e-5
+    assert os.environ == before
     return exported.version
 
 

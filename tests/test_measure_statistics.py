@@ -17,16 +17,16 @@ from sklearn.metrics import (
 from keras_cifar.measure.calibration import fit_temperature, negative_log_likelihood
 from keras_cifar.measure.comparison import bootstrap_differences, mcnemar
 from keras_cifar.measure.intervals import mean_and_deviation, wilson
-from keras_cifar.measure.metrics import measure
-from keras_cifar.measure.predictions import predict_split
-from keras_cifar.model.logits import log_softmax
+from keras_cifar.measure.predictions import load_model_and_split
+from keras_cifar.measure.scoring import measure
+from keras_cifar.model.logits import log_softmax, predict_logits
 
 
 @pytest.fixture(scope="module")
 def answers(trained_run):
     """What a trained model says of its validation images: labels and logits."""
-    examples, logits = predict_split(trained_run, split="validation", data_dir=None)
-    return examples.labels, logits
+    model, examples = load_model_and_split(trained_run, split="validation", data_dir=None)
+    return examples.labels, predict_logits(model, examples.images, source=trained_run.model)
 
 
 def simulated(*, sharpness, count=500, seed=0):

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from keras_cifar.cli import main
 from keras_cifar.files import is_locked, locked
+from keras_cifar.measure.scoring import measure
 from keras_cifar.run_dir import RunDir, RunGroup
 from keras_cifar.run_record import GroupRecord
 
@@ -35,6 +38,13 @@ def as_json(*arguments):
     return json.loads(result.stdout)
 
 
+def half_right(**changes):
+    """A metrics.json of a model that is right about one image of two."""
+    labels, answers = np.repeat(np.arange(10), 2), np.repeat(np.arange(0, 10, 2), 4)
+    metrics = measure(np.eye(10)[answers], labels=labels, split="test")
+    return json.dumps(asdict(metrics) | changes)
+
+
 @pytest.fixture
 def folder(trained_run, tmp_path):
     """Runs in every state, by their names, started in the order of `names`."""
@@ -46,8 +56,8 @@ def folder(trained_run, tmp_path):
             getattr(run, file).write_text(content)
         return run
 
-    copy("ended", metrics='{"split": "test", "accuracy": 0.5, "views": 6}')
-    copy("validated", metrics='{"split": "validation", "accuracy": 0.5, "views": 1}')
+    copy("ended", metrics=half_right(views=6, accuracy=0.99))
+    copy("validated", metrics=half_right(split="validation"))
     copy("interrupted").checkpoint.mkdir()
     copy("running").checkpoint.mkdir()
     copy("no-config").config.unlink()
@@ -119,7 +129,10 @@ def test_the_table_has_the_reasons_on_stderr_and_nothing_that_a_terminal_obeys(f
     assert "\x1b" not in "".join(names) + warnings
     assert "\\x1b[31mred" in warnings
     assert f"{folder}/no-config: no run here; expected config.json in it." in warnings
-    assert f"{folder}/no-metrics/metrics.json: not the metrics of a run" in warnings
+    assert (
+        f"{folder}/no-metrics/metrics.json: not the metrics of a run ('confusion_matrix'). "
+        f"Measure it again: keras-cifar evaluate {folder}/no-metrics"
+    ) in warnings
     assert len(warnings.splitlines()) == 7
 
 

@@ -17,8 +17,9 @@ from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.cli import main
 from keras_cifar.data.examples import Examples, Splits, in_canonical_order
 from keras_cifar.data.tfds_folder import write_folder
-from keras_cifar.measure.predictions import predict_split
-from keras_cifar.model.logits import log_softmax
+from keras_cifar.evaluate import evaluate_group
+from keras_cifar.measure.predictions import load_model_and_split
+from keras_cifar.model.logits import log_softmax, predict_logits
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir, RunGroup
 from keras_cifar.run_record import GroupRecord
@@ -94,6 +95,13 @@ def write_run(run: RunDir, seed: int, *, images: np.ndarray, labels: np.ndarray)
     run.config.write_text(json.dumps({"settings": settings}))
 
 
+def answers_of(run: RunDir, *, split: str, data_dir: Path) -> tuple[Examples, np.ndarray]:
+    """Returns a split and the probabilities that a run's model gives."""
+    model, examples = load_model_and_split(run, split=split, data_dir=data_dir)
+    logits = predict_logits(model, examples.images, source=run.model)
+    return examples, np.exp(log_softmax(logits))
+
+
 def test_labels_that_were_made_wrong_are_found_with_the_right_one(doubted):
     run = RunDir(doubted.group / "seed-0")
     found = find_suspects(run, split="test", data_dir=doubted.data_dir)
@@ -112,8 +120,7 @@ def test_labels_that_were_made_wrong_are_found_with_the_right_one(doubted):
 def test_the_score_is_the_margin_and_ranks(doubted):
     run = RunDir(doubted.group / "seed-0")
     found = find_suspects(run, split="test", data_dir=doubted.data_dir, top=5)
-    _, logits = predict_split(run, split="test", data_dir=doubted.data_dir)
-    probabilities = np.exp(log_softmax(logits))
+    _, probabilities = answers_of(run, split="test", data_dir=doubted.data_dir)
     margins = []
     for row, label in zip(probabilities, doubted.examples.labels, strict=True):
         margins.append((1 + row[label] - np.delete(row, label).max()) / 2)
@@ -128,7 +135,7 @@ def test_a_group_answers_by_the_mean_of_its_runs(doubted):
     found = find_suspects(group, split="test", data_dir=doubted.data_dir, top=1)
     (of,) = found.suspects
     both = [
-        np.exp(log_softmax(predict_split(run, split="test", data_dir=doubted.data_dir).logits))
+        answers_of(run, split="test", data_dir=doubted.data_dir)[1]
         for run in (RunDir(doubted.group / "seed-0"), RunDir(doubted.group / "seed-1"))
     ]
     assert found.runs == 2
@@ -138,10 +145,10 @@ def test_a_group_answers_by_the_mean_of_its_runs(doubted):
 
 def test_of_training_images_a_group_doubts_those_that_some_run_validated_with(doubted):
     runs = [RunDir(doubted.group / "seed-0"), RunDir(doubted.group / "seed-1")]
-    parts = [predict_split(run, split="validation", data_dir=doubted.data_dir) for run in runs]
+    parts = [answers_of(run, split="validation", data_dir=doubted.data_dir) for run in runs]
     by_image: dict[bytes, list[np.ndarray]] = {}
-    for examples, logits in parts:
-        for image, row in zip(examples.images, np.exp(log_softmax(logits)), strict=True):
+    for examples, probabilities in parts:
+        for image, row in zip(examples.images, probabilities, strict=True):
             by_image.setdefault(bytes(image), []).append(row)
     assert {len(rows) for rows in by_image.values()} == {1, 2}
     found = find_suspects(RunDir(doubted.group), split="train", data_dir=doubted.data_dir)
@@ -153,12 +160,38 @@ def test_of_training_images_a_group_doubts_those_that_some_run_validated_with(do
         assert of.label == CLASS_NAMES[doubted.examples.labels[of.number]]
 
 
+def test_of_validation_images_the_number_is_that_in_the_runs_own_part(doubted):
+    run = RunDir(doubted.group / "seed-0")
+    examples, probabilities = answers_of(run, split="validation", data_dir=doubted.data_dir)
+    found = find_suspects(run, split="validation", data_dir=doubted.data_dir, top=3)
+    assert found.examples == len(examples.labels) == 100
+    assert len(found.suspects) == 3
+    for of in found.suspects:
+        assert of.suggestion_probability == pytest.approx(probabilities[of.number].max())
+        assert of.label == CLASS_NAMES[examples.labels[of.number]]
+
+
 def test_a_split_whose_labels_were_learned_is_refused(doubted):
     run = doubted.group / "seed-0"
     with pytest.raises(ValueError, match=r"^split: got 'train', whose labels this run has learned"):
         find_suspects(RunDir(run), split="train", data_dir=doubted.data_dir)
     with pytest.raises(ValueError, match=r"^split: got 'validation', which is another part"):
         find_suspects(RunDir(doubted.group), split="validation", data_dir=doubted.data_dir)
+
+
+def test_a_group_that_cannot_be_written_to_is_refused_before_the_work(
+    doubted, tmp_path, monkeypatch, capsys
+):
+    group = shutil.copytree(doubted.group, tmp_path / "group")
+    options = {"split": "test", "data_dir": doubted.data_dir}
+    monkeypatch.setattr("os.access", lambda path, mode: path != group / "seed-1")
+    with pytest.raises(PermissionError, match=r"seed-1: is not writable\. Name another run\."):
+        evaluate_group(RunGroup(group), **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("os.access", lambda path, mode: path != group)
+    (group / "seed-0" / "model.keras").unlink()
+    with pytest.raises(PermissionError, match=r"group: is not writable\. Name another run\."):
+        find_suspects(RunDir(group), **options)
 
 
 def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, capsys):
@@ -172,11 +205,13 @@ def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, cap
         find_suspects(RunDir(group.path), split="test", data_dir=doubted.data_dir)
 
 
-def test_corruptions_are_of_one_run(doubted):
+def test_corruptions_and_what_another_run_starts_from_are_of_one_run(doubted):
+    named = f"{doubted.group}: a group of runs. Name one of them: {doubted.group}/seed-0"
     ended = CliRunner().invoke(main, ["evaluate", str(doubted.group), "--corruptions"])
     assert ended.exit_code == 1
-    named = f"{doubted.group}: a group of runs. Name one of them: {doubted.group}/seed-0"
     assert named in ended.stderr
+    ended = CliRunner().invoke(main, ["train", "--from", str(doubted.group)])
+    assert (ended.exit_code, ended.stderr) == (1, f"Error: {named}\n")
 
 
 def test_the_command_prints_and_refuses(doubted):

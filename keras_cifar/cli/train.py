@@ -159,6 +159,8 @@ def train(
         config = config_from(given(options))
         if seeds:
             return start_group(config, run_dir, existing=existing, **for_both)
+        if origin and origin.is_dir():
+            RunDir(origin).require_model()  # before TensorFlow starts, which takes seconds
         context = click.get_current_context()
         run = RunDir(run_dir) if run_dir else context.with_resource(new_run(new_name(config)))
     if tensorboard:

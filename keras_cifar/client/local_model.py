@@ -26,7 +26,6 @@ from keras_cifar.model_dir import FORMAT_FILES, version_format, versions
 from keras_cifar.run_dir import RunDir
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE
 
-_KERAS_BATCH_SIZE = 500
 _SAVED_MODEL_BATCH_SIZE = 64
 
 
@@ -47,8 +46,9 @@ def local_predict(path: Path) -> Predict:
     if folder is not None:
         answer = partial(_saved_model_answers, signature=_load_signature(folder), folder=folder)
         return partial(answer_each, prepare=_decodable, answer=answer)
-    model = load_model(RunDir(path).require_model() if path.is_dir() else path)
-    return partial(answer_each, prepare=prepare_image, answer=partial(_keras_answers, model=model))
+    file = RunDir(path).require_model() if path.is_dir() else path
+    answer = partial(_keras_answers, model=load_model(file), source=file)
+    return partial(answer_each, prepare=prepare_image, answer=answer)
 
 
 def _saved_model_folder(path: Path) -> Path | None:
@@ -95,11 +95,13 @@ def _saved_model_answers(images: list[bytes], *, signature: Any, folder: Path) -
     return [answer for rows in probabilities for answer in ranked(rows, source=str(folder))]
 
 
-def _keras_answers(images: list[npt.NDArray[np.uint8]], *, model: keras.Model) -> list[Answer]:
+def _keras_answers(
+    images: list[npt.NDArray[np.uint8]], *, model: keras.Model, source: Path
+) -> list[Answer]:
     if not images:
         return []
-    logits = predict_logits(model, np.stack(images), batch_size=_KERAS_BATCH_SIZE)
-    return ranked(np.exp(log_softmax(logits)), source=model.name)
+    logits = predict_logits(model, np.stack(images), source=source)
+    return ranked(np.exp(log_softmax(logits)), source=str(source))
 
 
 def prepare_image(encoded: bytes) -> npt.NDArray[np.uint8]:

@@ -1,7 +1,9 @@
 """The model in ONNX, for ONNX Runtime and what else reads that."""
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from keras_cifar.cifar10 import IMAGE_SHAPE
 from keras_cifar.model_dir import FORMAT_FILES
 
 _OUTPUT = "probabilities"
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def write(model: keras.Model, folder: Path) -> None:
@@ -26,7 +29,7 @@ def write(model: keras.Model, folder: Path) -> None:
 
     path = folder / FORMAT_FILES["onnx"]
     spec = keras.InputSpec(shape=(None, *IMAGE_SHAPE), dtype="uint8", name="image")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _log_level_kept():
         # Keras's own way of getting tf2onnx past NumPy 2.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         model.export(str(path), format="onnx", verbose=False, input_signature=[spec])
@@ -34,6 +37,18 @@ def write(model: keras.Model, folder: Path) -> None:
     _rename_output(document)
     onnx.checker.check_model(document, full_check=True)
     onnx.save(document, str(path))
+
+
+@contextmanager
+def _log_level_kept() -> Iterator[None]:
+    """Takes back what tf2onnx sets for good when it is imported, which silences TensorFlow."""
+    before = os.environ.get(_LOG_LEVEL)
+    try:
+        yield
+    finally:
+        os.environ.pop(_LOG_LEVEL, None)
+        if before is not None:
+            os.environ[_LOG_LEVEL] = before
 
 
 def _rename_output(document: Any) -> None:

@@ -1,13 +1,10 @@
 """Writes a run's model into a model directory: built aside, verified, then published."""
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_cifar.cifar10 import CLASS_NAMES, SAMPLE
+from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.prepare import load
 from keras_cifar.errors import first_line
 from keras_cifar.export import litert, onnx, saved_model
+from keras_cifar.export.provenance import origin_of
 from keras_cifar.export.warmup_requests import write_warmup
 from keras_cifar.files import naming, require_writable
-from keras_cifar.machine import package_versions
 from keras_cifar.model.inference import inference_model
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import log_softmax, predict_logits
@@ -102,7 +99,7 @@ def export(
     require_writable(model_dir, name="MODEL_DIR")
     refuse_existing(model_dir, number=number)
     refuse_other_formats(model_dir, format=format)
-    origin = _origin(run_dir)
+    origin = origin_of(run_dir, views=views)
     model = load_model(run_dir.require_model())
     images = load(SAMPLE, split="train", data_dir=None).images[: sum(_VERIFIED_BATCHES)]
     with naming(model_dir), unfinished_version(model_dir) as folder:
@@ -114,7 +111,12 @@ def export(
                 write_warmup(folder, images=images)
         click.echo(f"verifying it on {len(images)} images", err=True)
         agreement = _verify(
-            folder, with_views(model, views), images=images, format=format, precision=precision
+            folder,
+            with_views(model, views),
+            source=run_dir.model,
+            images=images,
+            format=format,
+            precision=precision,
         )
         choices = {"format": format, "precision": precision, "views": views}
         document = {**origin, **choices, "agreement": agreement}
@@ -143,34 +145,6 @@ def _refuse_run(model_dir: Path) -> None:
         )
 
 
-def _origin(run_dir: RunDir) -> dict[str, Any]:
-    """Returns where a model comes from: run, settings, accuracy if it was evaluated, versions."""
-    settings, versions, device, choices, *_ = run_dir.read_record()
-    return {
-        "run": str(run_dir.path),
-        "model_sha256": hashlib.sha256(run_dir.require_model().read_bytes()).hexdigest(),
-        "settings": asdict(settings),
-        "trained_with": {"versions": versions, "device": device, "choices": choices},
-        "evaluated": _evaluation(run_dir),
-        "exported": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
-        "exported_with": package_versions(),
-        "classes": CLASS_NAMES,
-    }
-
-
-def _evaluation(run_dir: RunDir) -> dict[str, Any] | None:
-    if not run_dir.metrics.is_file():
-        return None
-    try:
-        metrics = json.loads(run_dir.metrics.read_text())
-        return {name: metrics[name] for name in ("split", "examples", "loss", "accuracy")}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OSError(
-            f"{run_dir.metrics}: not the metrics.json of a run ({error}). "
-            f"Measure it again: keras-cifar evaluate {run_dir.path}"
-        ) from error
-
-
 @contextmanager
 def _as_os_error(model_dir: Path) -> Iterator[None]:
     """Turns what TensorFlow raises where it cannot write into what Python would."""
@@ -187,6 +161,7 @@ def _verify(
     folder: Path,
     model: keras.Model,
     *,
+    source: Path,
     images: npt.NDArray[np.uint8],
     format: str,
     precision: str,
@@ -201,7 +176,7 @@ def _verify(
     """
     batches = np.split(images, np.cumsum(_VERIFIED_BATCHES)[:-1])
     with tf.device("CPU:0"):  # as the runtimes below: a GPU may round to TF32
-        logits = [predict_logits(model, batch, batch_size=len(batch)) for batch in batches]
+        logits = [predict_logits(model, batch, source=source) for batch in batches]
     expected = [np.exp(log_softmax(of_batch)) for of_batch in logits]
     answers = _WRITERS[format].probabilities(folder, batches)
     differences = [

@@ -1,18 +1,13 @@
-"""Logits and labels -> loss, accuracy, per-class figures, confusion matrix, calibration."""
+"""What metrics.json holds: loss, accuracy, per-class figures, confusion matrix, calibration."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from keras_cifar.cifar10 import CLASS_NAMES, NUM_CLASSES
-from keras_cifar.model.logits import log_softmax
+from keras_cifar.cifar10 import CLASS_NAMES
 
 Split = Literal["test", "validation", "train"]
-# Guo et al., On Calibration of Modern Neural Networks (2017), section 3 and table 1.
-_CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -97,77 +92,15 @@ class Metrics:
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
 
 
-def measure(
-    logits: npt.NDArray[np.float64],
-    *,
-    labels: npt.NDArray[np.int64],
-    split: Split,
-    views: int = 1,
-    views_share: float = 1.0,
-) -> Metrics:
-    """Compares a model's outputs with the truth.
-
-    Args:
-        logits: (n, 10), n at least 1.
-        labels: (n,), 0..9.
-        split: what these examples are.
-        views: of an example, of which the logits are the mean.
-        views_share: of the examples, that had as many.
-    """
-    log_probabilities = log_softmax(logits)
-    predicted = log_probabilities.argmax(axis=1)
-    confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    return Metrics(
-        split=split,
-        views=views,
-        views_share=views_share,
-        examples=len(labels),
-        loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        accuracy=float((predicted == labels).mean()),
-        per_class={name: class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
-        confusion_matrix=confusion.tolist(),
-        calibration=_calibration(
-            np.exp(log_probabilities.max(axis=1)), is_correct=predicted == labels
-        ),
-    )
-
-
-def class_metrics(confusion: npt.NDArray[np.int64], *, label: int) -> ClassMetrics:
+def class_metrics(confusion: Sequence[Sequence[int]], *, label: int) -> ClassMetrics:
     """Returns what a confusion matrix says of one class."""
-    correct = int(confusion[label, label])
-    actual, predicted = int(confusion[label].sum()), int(confusion[:, label].sum())
+    correct = confusion[label][label]
+    actual, predicted = sum(confusion[label]), sum(row[label] for row in confusion)
     return ClassMetrics(
         examples=actual,
         precision=correct / predicted if predicted else 0.0,
         recall=correct / actual if actual else 0.0,
         f1=2 * correct / (actual + predicted) if actual + predicted else 0.0,
-    )
-
-
-def _calibration(
-    confidence: npt.NDArray[np.float64], *, is_correct: npt.NDArray[np.bool_]
-) -> Calibration:
-    # Bin i holds i / 15 < confidence <= (i + 1) / 15.
-    positions = np.ceil(confidence * _CALIBRATION_BINS).astype(int) - 1
-    positions = np.clip(positions, 0, _CALIBRATION_BINS - 1)  # rounding can give 1 + 1e-16
-    examples, confidences, correct = (
-        np.bincount(positions, weights=weights, minlength=_CALIBRATION_BINS)
-        for weights in (None, confidence, is_correct)
-    )
-    bins = [
-        CalibrationBin(
-            lower=i / _CALIBRATION_BINS,
-            upper=(i + 1) / _CALIBRATION_BINS,
-            examples=int(examples[i]),
-            confidence=float(confidences[i] / max(1, examples[i])),
-            accuracy=float(correct[i] / max(1, examples[i])),
-        )
-        for i in range(_CALIBRATION_BINS)
-    ]
-    return Calibration(
-        expected_calibration_error=float(np.abs(confidences - correct).sum() / len(confidence)),
-        bins=bins,
     )
 
 

@@ -4,9 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from keras_cifar.cifar10 import CLASS_NAMES, NUM_CLASSES
 from keras_cifar.measure.metrics import Calibration, CalibrationBin, Metrics, class_metrics
 from keras_cifar.recipes.config import SPLITS
@@ -25,14 +22,17 @@ def read_metrics(path: Path) -> Metrics:
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OSError(f"{path}: not the metrics of a run ({error}).") from error
+        raise OSError(
+            f"{path}: not the metrics of a run ({error}). "
+            f"Measure it again: keras-cifar evaluate {path.parent}"
+        ) from error
 
 
 def _parse(document: dict[str, Any]) -> Metrics:
     if document["split"] not in SPLITS:
         raise ValueError("split is none of " + ", ".join(SPLITS))
     confusion = _confusion(document["confusion_matrix"])
-    examples = int(confusion.sum())
+    examples = sum(map(sum, confusion))
     calibration = document["calibration"]
     bins = [_bin(one) for one in calibration["bins"]]
     if sum(one.examples for one in bins) != examples:
@@ -43,20 +43,21 @@ def _parse(document: dict[str, Any]) -> Metrics:
         views_share=_number(document, "views_share"),
         examples=examples,
         loss=_number(document, "loss", highest=_MOST),
-        accuracy=float(np.trace(confusion) / examples),
+        accuracy=sum(confusion[i][i] for i in range(NUM_CLASSES)) / examples,
         per_class={name: class_metrics(confusion, label=i) for i, name in enumerate(CLASS_NAMES)},
-        confusion_matrix=confusion.tolist(),
+        confusion_matrix=confusion,
         calibration=Calibration(_number(calibration, "expected_calibration_error"), bins),
     )
 
 
-def _confusion(rows: object) -> npt.NDArray[np.int64]:
-    confusion = np.array(rows)
-    if confusion.shape != (NUM_CLASSES, NUM_CLASSES) or confusion.dtype != np.int64:
+def _confusion(rows: Any) -> list[list[int]]:
+    counts = [count for row in rows for count in row]
+    is_square = len(rows) == NUM_CLASSES and {len(row) for row in rows} == {NUM_CLASSES}
+    if not is_square or any(type(count) is not int for count in counts):
         raise ValueError("confusion_matrix is not 10 rows of 10 whole numbers")
-    if confusion.min() < 0 or not 0 < confusion.max() < _MOST:
+    if min(counts) < 0 or not 0 < max(counts) < _MOST:
         raise ValueError("confusion_matrix holds no numbers of images")
-    return confusion
+    return [list(row) for row in rows]
 
 
 def _bin(document: dict[str, Any]) -> CalibrationBin:

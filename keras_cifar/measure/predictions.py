@@ -1,4 +1,4 @@
-"""A run's model and a split -> its logits."""
+"""A run's model and a split, and the model's logits for images."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -32,16 +32,10 @@ class Predictions(NamedTuple):
     logits: npt.NDArray[np.float64]
 
 
-def predict_split(
-    run_dir: RunDir,
-    *,
-    split: Split,
-    data_dir: Path | None,
-    views: int = 1,
-    views_share: float = 1.0,
-    batch_size: int = 500,
-) -> Predictions:
-    """Asks a run's chosen model for a split.
+def load_model_and_split(
+    run_dir: RunDir, *, split: Split, data_dir: Path | None
+) -> tuple[keras.Model, Examples]:
+    """Loads a run's chosen model and a split.
 
     Args:
         run_dir: of a run that has a model.
@@ -49,34 +43,20 @@ def predict_split(
             itself had, not augmented.
         data_dir: where TFDS data sets are; None for where the run had its own, or else TFDS's
             default.
-        views: of an image, as `keras_cifar.model.tta.with_views` takes them.
-        views_share: of the images, in (0, 1]: the least certain by one view get `views`.
-        batch_size: images at a time; bounds the memory, not the outcome.
 
     Raises:
-        ValueError: no such split or number of views, or the run had no validation split.
+        ValueError: no such split, or the run had no validation split.
         OSError: run, model or data are missing or damaged.
-        FloatingPointError: the model's training had diverged.
     """
-    model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
-    logits = predict_views(
-        model, examples.images, views=views, views_share=views_share, batch_size=batch_size
-    )
-    return Predictions(examples, logits)
-
-
-def load_model_and_split(
-    run_dir: RunDir, *, split: Split, data_dir: Path | None
-) -> tuple[keras.Model, Examples]:
-    """Loads a run's chosen model and a split, as `predict_split` takes and raises."""
     record = run_dir.read_record()
     settings = record.settings
-    _check_split(split, settings=settings)
+    check_split(split, settings=settings)
     model = load_model(run_dir.require_model())
     return model, _examples(split, settings=settings, data_dir=record.find_data(data_dir))
 
 
-def _check_split(split: str, *, settings: TrainConfig) -> None:
+def check_split(split: str, *, settings: TrainConfig) -> None:
+    """Raises ValueError if there is no such split, or a run of these settings has none."""
     if split not in SPLITS:
         raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}.")
     if split == "validation" and settings.validation_fraction == 0:
@@ -109,15 +89,30 @@ def predict_views(
     *,
     views: int,
     views_share: float,
-    batch_size: int,
+    source: Path,
 ) -> npt.NDArray[np.float64]:
-    """Returns a model's logits (n, 10) for images, whose arguments are those of `predict_split`."""
+    """Asks a model for images.
+
+    Args:
+        model: images uint8 (n, 32, 32, 3) to logits (n, 10).
+        images: of the kind that it takes.
+        views: of an image, as `keras_cifar.model.tta.with_views` takes them.
+        views_share: of the images, in (0, 1]: the least certain by one view get `views`.
+        source: as `predict_logits` takes it.
+
+    Returns:
+        Logits, float64 (n, 10).
+
+    Raises:
+        ValueError: no such number of views.
+        FloatingPointError: the model's training had diverged.
+    """
     many = with_views(model, views)
     if views_share == 1:
-        return predict_logits(many, images, batch_size=batch_size)
-    logits = predict_logits(model, images, batch_size=batch_size)
+        return predict_logits(many, images, source=source)
+    logits = predict_logits(model, images, source=source)
     chosen = least_certain(logits, count=round(views_share * len(images)))
-    logits[chosen] = predict_logits(many, images[chosen], batch_size=batch_size)
+    logits[chosen] = predict_logits(many, images[chosen], source=source)
     return logits
 
 

@@ -1,19 +1,23 @@
 """Model and images -> logits and probabilities."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import numpy.typing as npt
 
+_BATCH_SIZE = 500  # bounds the memory, not the outcome
+
 
 def predict_logits(
-    model: keras.Model, images: npt.NDArray[np.uint8], *, batch_size: int
+    model: keras.Model, images: npt.NDArray[np.uint8], *, source: Path
 ) -> npt.NDArray[np.float64]:
     """Applies the model in inference mode.
 
     Args:
         model: as `keras_cifar.model.load.load_model` gives it.
         images: uint8 (n, 32, 32, 3), n at least 1.
-        batch_size: images at a time; bounds the memory, not the outcome.
+        source: the model's file, for the error.
 
     Returns:
         float64 (n, 10).
@@ -21,12 +25,12 @@ def predict_logits(
     Raises:
         FloatingPointError: the model gives NaN or infinity, as one does whose training diverged.
     """
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    batches = np.split(images, range(_BATCH_SIZE, len(images), _BATCH_SIZE))
     # Not `model.predict`, whose pipeline can pause at its end (see `data.options`).
     logits = np.concatenate([model.predict_on_batch(batch) for batch in batches]).astype(np.float64)
     if not np.isfinite(logits).all():
         raise FloatingPointError(
-            f"{model.name}: the model gives numbers that are not finite. Its training diverged; "
+            f"{source}: the model gives numbers that are not finite. Its training diverged; "
             "train again with a lower --learning-rate."
         )
     return np.asarray(logits)

@@ -128,14 +128,14 @@ def vertical(low: float, high: float) -> Scale:
 def line_of(
     values: Sequence[float], *, x: Scale, y: Scale, series: int = 0, is_training: bool = False
 ) -> Line:
-    """Returns a line through figures at 1, 2, 3, ...; those that are no numbers are left out."""
+    """Returns a line through at least one figure, at 1, 2, 3, ..."""
     step = max(1, math.ceil(len(values) / _MOST_POINTS))
     kept = sorted({*range(0, len(values), step), len(values) - 1})
-    points = [(x.place(i + 1), y.place(values[i])) for i in kept if math.isfinite(values[i])]
+    points = [(x.place(i + 1), y.place(values[i])) for i in kept]
     path = " ".join(f"{'L' if n else 'M'}{px:g} {py:g}" for n, (px, py) in enumerate(points))
     if len(points) == 1:
         path += " h0.1"  # a dot
-    return Line(path, series, is_training, "", points[-1] if points else (0.0, 0.0))
+    return Line(path, series, is_training, "", points[-1])
 
 
 def reliability(name: str, title: str, calibration: Calibration) -> Chart:

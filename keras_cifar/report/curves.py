@@ -1,5 +1,6 @@
 """Histories -> the charts of loss and accuracy, of one run or of several."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -41,10 +42,10 @@ def _curve_chart(
     name: str, title: str, runs: Sequence[_Values], *, text: Callable[[float], str]
 ) -> Chart:
     lists = [values for _, *both in runs for values in both]
-    finite = [value for values in lists for value in values if math.isfinite(value)] or [0.0]
-    low = 0.0 if name == "loss" else min(finite)
+    low = 0.0 if name == "loss" else min(itertools.chain(*lists))
+    high = max(itertools.chain(*lists))
     x = horizontal(1, max(2, *map(len, lists)))
-    y = vertical(low, max(finite) if max(finite) > low else low + 1)
+    y = vertical(low, high if high > low else low + 1)
     lines = [
         line_of(values, x=x, y=y, series=run.series, is_training=is_training)
         for run, *both in runs
@@ -87,4 +88,4 @@ def _curve_summary(runs: Sequence[_Values], *, text: Callable[[float], str]) -> 
 
 
 def _short(value: float, text: Callable[[float], str]) -> str:
-    return text(round(value, 3)) if math.isfinite(value) else "no number"
+    return text(round(value, 3))

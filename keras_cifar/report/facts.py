@@ -11,17 +11,17 @@ import numpy.typing as npt
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
+from keras_cifar.errors import described
 from keras_cifar.history import History, read_history
-from keras_cifar.measure.metrics import Metrics, measure
+from keras_cifar.measure.metrics import Metrics
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions, training_parts
+from keras_cifar.measure.scoring import measure
 from keras_cifar.model.load import load_model
 from keras_cifar.model.logits import predict_logits
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.run_record import RunRecord
-
-_BATCH_SIZE = 500  # bounds the memory, not the outcome
 
 
 class Absent(NamedTuple):
@@ -30,7 +30,7 @@ class Absent(NamedTuple):
     reason: str
 
 
-_NO_MODEL = Absent("The run has no model that could answer.")
+_NOT_COMPARED = Absent("A comparison of runs has no need of it.")
 
 
 class RunFacts(NamedTuple):
@@ -74,34 +74,27 @@ def gather(run: RunDir, *, data_dir: Path | None) -> RunFacts:
     """Reads a run and asks its model for the test and the validation images.
 
     Raises:
-        OSError: this is no run, or the data cannot be had.
+        OSError: this is no run, or it has a model and the test images cannot be had.
     """
-    record = run.read_record()
-    data_dir = record.find_data(data_dir)
     facts = gather_test(run, data_dir=data_dir)
-    if isinstance(facts.model, Absent):
-        return facts
-    training, validation = training_parts(record.settings, data_dir=data_dir)
-    if not len(validation.labels):
-        return facts._replace(training=training)
-    logits = predict_logits(facts.model, validation.images, batch_size=_BATCH_SIZE)
-    return facts._replace(training=training, validation=Predictions(validation, logits))
+    data_dir = facts.record.find_data(data_dir)
+    try:
+        training, validation = training_parts(facts.settings, data_dir=data_dir)
+    except OSError as error:
+        absent = Absent(described(error))
+        return facts._replace(training=absent, validation=absent)
+    return facts._replace(training=training, validation=_validation(facts, validation))
 
 
 def gather_test(run: RunDir, *, data_dir: Path | None) -> RunFacts:
     """Does as `gather` without the training images, of which a comparison has no need."""
     record = run.read_record()
     model = _model(run)
-    test = _test(model, record=record, data_dir=data_dir)
+    test = _test(run, model, record=record, data_dir=record.find_data(data_dir))
     if isinstance(test, Absent):
         model = test
-    no_validation = _NO_MODEL
-    if record.settings.validation_fraction == 0:
-        no_validation = Absent(
-            "This run trained on all images: there are no validation images to look at."
-        )
     metrics = _metrics(run, test=test)
-    return RunFacts(run, record, _history(run), model, test, metrics, no_validation, _NO_MODEL)
+    return RunFacts(run, record, _history(run), model, test, metrics, _NOT_COMPARED, _NOT_COMPARED)
 
 
 def _model(run: RunDir) -> keras.Model | Absent:
@@ -112,14 +105,25 @@ def _model(run: RunDir) -> keras.Model | Absent:
 
 
 def _test(
-    model: keras.Model | Absent, *, record: RunRecord, data_dir: Path | None
+    run: RunDir, model: keras.Model | Absent, *, record: RunRecord, data_dir: Path | None
 ) -> Predictions | Absent:
     if isinstance(model, Absent):
         return model
     dataset = DATASETS[record.settings.dataset]
-    examples = load(dataset, split="test", data_dir=record.find_data(data_dir))
+    return _answers(run, model, load(dataset, split="test", data_dir=data_dir))
+
+
+def _validation(facts: RunFacts, examples: Examples) -> Predictions | Absent:
+    if not len(examples.labels):
+        return Absent("This run trained on all images: there are no validation images to look at.")
+    if isinstance(facts.model, Absent):
+        return facts.model
+    return _answers(facts.run, facts.model, examples)
+
+
+def _answers(run: RunDir, model: keras.Model, examples: Examples) -> Predictions | Absent:
     try:
-        return Predictions(examples, predict_logits(model, examples.images, batch_size=_BATCH_SIZE))
+        return Predictions(examples, predict_logits(model, examples.images, source=run.model))
     except FloatingPointError as error:  # the training had diverged
         return Absent(str(error))
 

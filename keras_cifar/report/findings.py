@@ -11,16 +11,17 @@ from typing import Any, NamedTuple, TypeVar
 from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
+from keras_cifar.errors import described
 from keras_cifar.measure.predictions import Predictions
 from keras_cifar.report import charts
 from keras_cifar.report.facts import Absent, RunFacts
 from keras_cifar.report.images import Picture, data_uri
+from keras_cifar.report.tables import HEAT_STEPS
 from keras_cifar.run_dir import RunDir, is_group
 
 _SUSPECTS = 20
 _SEVERITIES = 5
 _MOST_CORRUPTIONS = 30
-_HEAT_STEPS = 9
 _Found = TypeVar("_Found")
 
 
@@ -79,11 +80,7 @@ def suspects_of(facts: RunFacts) -> Suspects | Absent:
 
 
 def suspects_of_group(runs: Sequence[RunFacts], *, data_dir: Path | None) -> Suspects | Absent:
-    """Does as `suspects_of` for runs that are those of a group, which has a suspects.json too.
-
-    Raises:
-        OSError: the data cannot be had.
-    """
+    """Does as `suspects_of` for runs that are those of a group, which has a suspects.json too."""
     folder = runs[0].run.path.parent
     if not is_group(folder) or any(one.run.path.parent != folder for one in runs):
         return Absent("They are looked for in one run, or in a group of runs.")
@@ -113,7 +110,9 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], _Found], *, option: str)
         return Absent(f"Not measured. keras-cifar evaluate {option} does so.")
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except OSError as error:  # the file cannot be read, or the images cannot be had
+        return Absent(described(error))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return Absent(f"{path}: not what evaluate {option} writes ({error}).")
 
 
@@ -129,7 +128,7 @@ def _robustness(document: dict[str, Any]) -> Robustness:
         clean,
         _share(document["mean_corruption_error"]),
         [
-            (name, [(share, round(_HEAT_STEPS * (1 - share))) for share in shares])
+            (name, [(share, round(HEAT_STEPS * (1 - share))) for share in shares])
             for name, shares in accuracy.items()
         ],
         charts.severities(accuracy, clean=clean),

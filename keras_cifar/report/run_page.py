@@ -13,9 +13,10 @@ from keras_cifar.cifar10 import CLASS_NAMES
 from keras_cifar.errors import printable
 from keras_cifar.history import History
 from keras_cifar.measure.calibration import fit_temperature, negative_log_likelihood
-from keras_cifar.measure.metrics import Metrics, measure
+from keras_cifar.measure.metrics import Metrics
 from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.measure.predictions import Predictions
+from keras_cifar.measure.scoring import measure
 from keras_cifar.measure.sheets import augmented_sheet
 from keras_cifar.model.logits import log_softmax
 from keras_cifar.recipes import TrainConfig

@@ -11,7 +11,7 @@ from keras_cifar.measure.metrics import ClassMetrics, Metrics
 from keras_cifar.report import words
 
 _ROWS = 50  # of the table of epochs
-_HEAT_STEPS = 9
+HEAT_STEPS = 9  # the colours of report.css, beside that of nothing
 
 
 class ClassRow(NamedTuple):
@@ -50,7 +50,7 @@ def matrix(metrics: Metrics) -> list[tuple[str, list[Cell]]]:
     counts = np.array(metrics.confusion_matrix)
     mistakes = counts - np.diag(np.diag(counts))
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    heat = np.ceil(_HEAT_STEPS * mistakes / max(1, mistakes.max())).astype(int)
+    heat = np.ceil(HEAT_STEPS * mistakes / max(1, mistakes.max())).astype(int)
     rows = zip(counts.tolist(), shares.tolist(), heat.tolist(), strict=True)
     return [
         (name, [Cell(*cell) for cell in zip(*row, strict=True)])

@@ -25,7 +25,7 @@ def report(
         runs: at least one.
         path: to write to, and returned.
         kind: "html" for a page that stands alone, or "markdown" for a model card.
-        data_dir: as `keras_cifar.measure.predictions.predict_split` takes it.
+        data_dir: as `keras_cifar.measure.predictions.load_model_and_split` takes it.
 
     Raises:
         ValueError: no run, one twice, or a path of another suffix.

@@ -1,6 +1,5 @@
 """The runs in a folder, as their files tell of them. Nothing in the folder is changed."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args
 from keras_cifar.errors import described
 from keras_cifar.files import is_locked
 from keras_cifar.history import read_history
+from keras_cifar.measure.metrics_file import read_metrics
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir, RunGroup, is_group
 from keras_cifar.run_record import RunRecord
@@ -162,19 +162,10 @@ def _of_history(run: RunDir) -> dict[str, Any]:
 def _of_metrics(run: RunDir) -> dict[str, Any]:
     if not run.metrics.is_file():
         return {}
-    try:
-        metrics = json.loads(run.metrics.read_text())
-        if metrics["split"] != "test":
-            return {}
-        accuracy, views = float(metrics["accuracy"]), int(metrics["views"])
-        if not 0 <= accuracy <= 1:
-            raise ValueError(f"accuracy {accuracy}")
-        return {"test_accuracy": accuracy, "test_views": views}
-    except (OverflowError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OSError(
-            f"{run.metrics}: not the metrics of a run ({error!r}). "
-            f"Measure it again: keras-cifar evaluate {run.path}"
-        ) from error
+    metrics = read_metrics(run.metrics)
+    if metrics.split != "test":
+        return {}
+    return {"test_accuracy": metrics.accuracy, "test_views": metrics.views}
 
 
 def _state(run: RunDir) -> State:
