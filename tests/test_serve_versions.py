@@ -29,11 +29,12 @@ from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.models.status import State
+from keras_cifar.serve.page.about import about
 from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits, Settings
 from keras_cifar.serve.watch import watching
-from keras_cifar.serving import BATCHING, WARMUP_FILE
+from keras_cifar.serving import BATCHING, ORIGIN_FILE, WARMUP_FILE
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 AVAILABLE, LOADING, END = "AVAILABLE", "LOADING", "END"
@@ -191,6 +192,17 @@ def test_i1_f6_each_version_has_a_status(asked, two_versions):
     for entry in answer["model_version_status"]:
         assert entry["state"] == AVAILABLE
         assert entry["status"] == {"error_code": "OK", "error_message": ""}
+
+
+def test_a_number_that_json_has_not_is_kept_from_the_page(two_versions, tmp_path):
+    publish(two_versions / "1", tmp_path / "toy" / "1")
+    note = {"run": "r", "evaluated": {"split": "test", "accuracy": float("nan")}}
+    (tmp_path / "toy" / "1" / ORIGIN_FILE).write_text(json.dumps(note))
+    models = models_here()
+    models.configure([ModelConfig("toy", tmp_path / "toy")])
+    told = about(models)["models"]["toy"]["versions"]["1"]
+    models.close()
+    assert told == {"accuracy": None, "split": "test", "run": "r"}
 
 
 def test_i2_a_version_may_be_asked_for_alone(asked, two_versions):

@@ -24,7 +24,8 @@ def about(models: Models) -> dict[str, Any]:
 def _origin(servable: Servable) -> dict[str, Any]:
     """Returns what `export` noted beside the model, as far as there is such a note."""
     try:
-        origin = json.loads((servable.path / ORIGIN_FILE).read_text())
+        document = (servable.path / ORIGIN_FILE).read_text()
+        origin = json.loads(document, parse_constant=lambda _: None)  # NaN is no JSON to a browser
         evaluated = origin.get("evaluated") or {}
         return {
             "accuracy": evaluated.get("accuracy"),
