@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -236,12 +237,18 @@ def test_two_workers_train_an_ordinary_run_and_show_one_progress(tmp_path):
 
 
 def test_who_interrupts_it_is_told_how_to_go_on(begun, eventually):
+    """Also while TensorFlow waits for a worker, when it takes SIGTERM for itself."""
     begun("multi-worker")
     command = ["-m", "keras_cifar", "launch", "--workers", "2", "--", "train", "--resume"]
     with running(command) as process:
-        eventually(lambda: len(children_of(process)) == 2)
+        late = eventually(lambda: len(found := children_of(process)) == 2 and found)[1]
+        os.kill(late, signal.SIGSTOP)
+        assert any(line.startswith("Waiting for 2 workers, ") for line in process.stderr)
+        time.sleep(1)
         process.terminate()
-        _, stderr = process.communicate(timeout=600)
+        process.terminate()  # as `timeout` does
+        os.kill(late, signal.SIGCONT)
+        _, stderr = process.communicate(timeout=60)  # the chief alone would take 90 s
     assert process.returncode == 128 + signal.SIGTERM
     assert stderr.splitlines()[-1] == (
         "Interrupted. Go on with: keras-cifar launch --workers 2 -- train --resume "
