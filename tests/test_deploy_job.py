@@ -157,6 +157,13 @@ def test_run_and_data_are_on_the_claim(job):
     assert environment["RUN_DIR"] == "runs/My Run"
 
 
+def test_a_worker_that_waits_for_the_others_gets_signals(job):
+    """Linux drops them for process 1, and TensorFlow takes SIGTERM for itself."""
+    assert kubernetes(job)["Job"]["spec"]["template"]["spec"]["shareProcessNamespace"] is True
+    dockerfile = (Path(__file__).parents[1] / "Dockerfile.gpu").read_text()
+    assert "\nSTOPSIGNAL SIGINT\n" in dockerfile
+
+
 def test_a_failed_worker_is_started_again_but_not_one_that_was_told_wrong(job, device):
     spec = kubernetes(job)["Job"]["spec"]
     container = container_of(job)
