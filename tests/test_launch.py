@@ -198,10 +198,14 @@ def visible(shares):
     return [share.environment["CUDA_VISIBLE_DEVICES"].split(",") for share in shares]
 
 
-def test_gpus_are_shared_out_and_suffice_for_all_workers(three_gpus, monkeypatch):
+def test_gpus_are_shared_out_equally_and_suffice_for_all_workers(three_gpus, monkeypatch, capsys):
     first, second, third = three_gpus
     assert visible(share_out(range(3))) == [[first], [second], [third]]
-    assert visible(share_out(range(2))) == [[first], [second, third]]
+    assert visible(share_out(range(1))) == [three_gpus]
+    assert capsys.readouterr().err == ""
+    # TensorFlow wants as many in each worker.
+    assert visible(share_out(range(2))) == [[first], [second]]
+    assert capsys.readouterr().err == "GPUs: 3, of which 1 stays idle: all workers get as many\n"
     with pytest.raises(
         OSError, match=r"^--workers: got 4, but each needs a GPU, and there are 3\."
     ):

@@ -145,7 +145,7 @@ def train(
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
     for_both: Any = {"seeds": seeds, "tensorboard": tensorboard, "data_dir": data_dir}
     together = resume or options["strategy"] in (None, "auto", "multi-worker")
-    if is_helper() and together and not seeds:  # which each process refuses by itself
+    if together and not seeds and is_helper():  # each process refuses --seeds by itself
         return _help(None if resume else config_from(given(options)), data_dir=data_dir)
     if resume:
         run = RunDir(run_dir) if run_dir else newest_to_resume()

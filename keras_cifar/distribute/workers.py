@@ -162,7 +162,7 @@ def workers_of_this_process() -> Workers:
     if cluster is None:
         raise OSError(
             "--strategy: multi-worker, but neither TF_CONFIG nor Slurm names any workers. On one "
-            "machine, start them so: keras-cifar launch --workers 2 -- train"
+            "machine, start them so, with the same options: keras-cifar launch --workers 2 -- train"
         )
     return _join(cluster)
 

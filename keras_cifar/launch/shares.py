@@ -12,6 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import click
+
+from keras_cifar.distribute.cluster import LAUNCHED, TF_CONFIG
 from keras_cifar.machine import usable_cores
 
 _HOST = "127.0.0.1"
@@ -64,6 +67,11 @@ def share_out(ports: Sequence[int]) -> list[Share]:
             f"--workers: got {count}, but each needs a GPU, and there are {len(gpus)}. "
             f"Start at most {len(gpus)}, or train on the CPU: {_GPUS}= keras-cifar launch ..."
         )
+    if idle := len(gpus) % count:  # TensorFlow wants as many GPUs in each worker
+        stay = "stays" if idle == 1 else "stay"
+        text = f"GPUs: {len(gpus)}, of which {idle} {stay} idle: all workers get as many"
+        click.echo(text, err=True)
+        gpus = gpus[:-idle]
     affinity = _affinity()
     cores_used = max(1, usable_cores() // count)
     return [
@@ -105,8 +113,9 @@ def _environment(
 ) -> dict[str, str]:
     cluster = {"worker": [f"{_HOST}:{port}" for port in ports]}
     return {
-        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        TF_CONFIG: json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
         "TF_GRPC_REUSE_PORT": "1",
+        LAUNCHED: "1",
         # What `usable_cores` returns in the worker. Affinity does not say what a container may use.
         "LOKY_MAX_CPU_COUNT": str(cores_used),
         **({_GPUS: ",".join(gpus)} if gpus else {}),

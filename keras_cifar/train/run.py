@@ -14,7 +14,7 @@ from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load, prepare
 from keras_cifar.data.tfds_folder import read_split
-from keras_cifar.distribute.cluster import find_cluster, is_helper
+from keras_cifar.distribute.cluster import find_cluster, is_helper, variable_of_cluster
 from keras_cifar.files import make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
@@ -185,7 +185,8 @@ def _refuse_workers(run_dir: RunDir) -> None:
     if cluster and len(cluster.addresses) > 1:
         raise OSError(
             f"{run_dir.path}: was started by one process, and {cluster.source} names "
-            f"{len(cluster.addresses)} workers. Resume it by one process."
+            f"{len(cluster.addresses)} workers. Resume it by one process, with "
+            f"{variable_of_cluster()} unset."
         )
 
 
