@@ -1,14 +1,22 @@
 """Who the workers are, as TF_CONFIG and Slurm say it."""
 
+import atexit
 import json
 
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from keras_cifar.cli import main
 from keras_cifar.cli.starting import saying_how_to_resume
-from keras_cifar.distribute.cluster import LAUNCHED, TF_CONFIG, find_cluster, is_helper
-from keras_cifar.distribute.workers import differences
+from keras_cifar.distribute.cluster import (
+    LAUNCHED,
+    TF_CONFIG,
+    Cluster,
+    find_cluster,
+    is_helper,
+)
+from keras_cifar.distribute.workers import Workers, _end_at_once, differences
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -188,6 +196,28 @@ def test_variables_that_make_no_sense_are_refused(changed, slurm):
 
 
 # What comes of it
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "Graph execution error:\n\nDetected at node step defined at (most recent call last):\n"
+            "<stack traces unavailable>\nGPU sync failed\n\t [[{{node step}}]] [Op:__inference_1]",
+            "cannot go on: GPU sync failed. See what the others said last; then go on from",
+        ),
+        (
+            "Connection reset by remote target /job:worker/replica:0/task:1 while calling",
+            "worker 1 (b:2) does not answer any more. See what it said last; then go on from",
+        ),
+    ],
+)
+def test_of_a_failure_no_other_worker_is_blamed_that_is_not_named(text, told):
+    workers = Workers(Cluster(TF_CONFIG, tuple(TWO), 0), None)
+    with pytest.raises(ConnectionError) as error, workers.failures_in_words():
+        raise tf.errors.InternalError(None, None, text)
+    atexit.unregister(_end_at_once)  # of the tests' process
+    assert str(error.value).startswith(f"worker 0 (a:1): {told}")
 
 
 @pytest.mark.parametrize("broken", [{"SLURM_PROCID": "two"}, {"TF_CONFIG": "{"}])

@@ -32,6 +32,10 @@ _STEP_SECONDS = 50
 _END_SECONDS = 120
 _SHUTDOWN_SECONDS = 3
 _BYPASS_OF_GRPC = "no_grpc_proxy"
+# What TensorFlow says of an operation before and after what is wrong with it.
+_FRAME = re.compile(
+    r"Graph execution error|Detected at node|\s+File|<stack traces|\s*\[\[|\d+ root"
+)
 _FAILURES = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -104,7 +108,7 @@ class Workers:
         """Turns what TensorFlow raises when a worker is gone into one line.
 
         Raises:
-            ConnectionError: a worker does not answer.
+            ConnectionError: a worker does not answer, or this one's device fails.
         """
         try:
             yield
@@ -112,17 +116,21 @@ class Workers:
             # Operations that wait for others may not be left in order: Python's own end could.
             atexit.register(_end_at_once)
             raise ConnectionError(
-                f"{self.cluster.name(self.cluster.rank)}: {self._who_failed(str(error))} does not "
-                "answer any more. See what it said last; then go on from the last checkpoint "
-                "with the same command on all workers and --resume."
+                f"{self.cluster.name(self.cluster.rank)}: {self._what_failed(str(error))}; then go "
+                "on from the last checkpoint with the same command on all workers and --resume."
             ) from error
 
-    def _who_failed(self, text: str) -> str:
+    def _what_failed(self, text: str) -> str:
+        if who := self._who_failed(text):
+            return f"{who} does not answer any more. See what it said last"
+        return f"cannot go on: {_cause(text)}. See what the others said last"
+
+    def _who_failed(self, text: str) -> str | None:
         ranks = {int(rank) for rank in re.findall(rf"/job:{_JOB}[^ ]*?/task:(\d+)", text)}
         ranks.discard(self.cluster.rank)
         if not ranks and not self.is_chief and "CoordinationService" in text:
             ranks = {0}
-        return self.cluster.name(min(ranks)) if ranks else "another worker"
+        return self.cluster.name(min(ranks)) if ranks else None
 
     def _say(self, name: str, text: str) -> None:
         # A name is given once, and a process may train again.
@@ -133,6 +141,11 @@ class Workers:
         name = f"{self._trainings}/{name}"
         with ended_by_signals():
             return str(context.context().get_config_key_value(name, seconds * 1000))
+
+
+def _cause(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line and not _FRAME.match(line)]
+    return lines[0].rstrip(".") if lines else text
 
 
 def differences(theirs: dict[str, Any], *, chiefs: dict[str, Any]) -> list[str]:

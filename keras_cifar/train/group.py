@@ -83,8 +83,9 @@ def _refuse_existing(group: RunGroup, *, existing: Literal["refuse", "replace"])
 
 
 def _begun(group: RunGroup) -> list[RunDir]:
-    """Returns all runs that are in the folder, those of other seeds too."""
-    return [RunDir(config.parent) for config in sorted(group.path.glob("seed-*/config.json"))]
+    """Returns all runs that are in the folder, those of other seeds and half-removed ones too."""
+    runs = map(RunDir, sorted(group.path.glob("seed-*")))
+    return [run for run in runs if any(path.exists() for path in run.files())]
 
 
 def _clear(group: RunGroup) -> None:
