@@ -340,7 +340,7 @@ def test_without_a_run_dir_the_job_has_one_of_its_own(tmp_path, monkeypatch):
             ("--", "train", "--overwrite", "--run-dir", "r"),
             "--overwrite: not for a job, which goes",
         ),
-        (("--workers", "7"), "which 7 replicas cannot share equally. Take a multiple of 7."),
+        (("--workers", "7"), "which 7 replicas cannot share equally. Take 133, say."),
         (("--", "train", "--epochs", "0"), "--epochs: got 0, expected 1 or more."),
         (("--image", "a b"), f"--image: got 'a b', expected a name such as {job_image()}."),
     ],

@@ -92,7 +92,13 @@ def is_running(pid):
         ),
         (
             ("--workers", "3", "--", *TRAIN, "--batch-size", "64"),
-            "which 3 replicas cannot share equally. Take a multiple of 3.",
+            "which 3 replicas cannot share equally. Take 66, say.",
+        ),
+        (
+            # A multiple of 3, but 323 are left of it.
+            ("--workers", "3", "--", *TRAIN, "--recipe", "fast94", "--batch-size", "504"),
+            "of 504, 323 images are trained on in a step, which 3 replicas cannot share equally. "
+            "Take 506, say.",
         ),
         (("--workers", "2", "train", "--epochs", "x"), "'x' is not a valid integer."),
     ],
@@ -134,6 +140,27 @@ def test_a_run_is_not_gone_on_with_by_other_settings(begun):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "runs/multi-worker was started with --epochs 20, not 3." in result.stderr
+
+
+def test_a_run_is_not_gone_on_with_by_workers_that_cannot_share_its_batch(begun):
+    begun("multi-worker")
+    result = CliRunner().invoke(main, ["launch", "--workers", "3", "--", "train", "--resume"])
+    assert result.exit_code == 1
+    fault = "replicas cannot share equally. Resume the run with a number of workers or devices that"
+    assert f"{fault} divides 128.\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--tensorboard",), ("--resume",), ("--resume", "--tensorboard")]
+)
+def test_tensorboard_is_missed_before_there_are_workers(options, begun, monkeypatch):
+    run = begun("multi-worker")
+    if options == ("--resume",):
+        run.tensorboard.mkdir()
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    result = CliRunner().invoke(main, ["launch", "--workers", "2", "--", "train", *options])
+    assert result.exit_code == 1
+    assert "Error: TensorBoard is missing: pip install" in result.stderr
 
 
 # What each worker gets
