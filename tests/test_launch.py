@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from keras_cifar.cli import main
-from keras_cifar.launch import held_ports, share_out
+from keras_cifar.launch import held_ports, run_workers, share_out
 from keras_cifar.machine import package_versions, usable_cores
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -330,6 +330,14 @@ def test_a_signal_is_passed_on_and_the_exit_code_tells_of_it(eventually, number)
     assert process.returncode == 128 + number
     assert stderr.splitlines()[-1] == "Interrupted"
     assert not any(map(is_running, workers))
+
+
+def test_a_signal_before_the_first_worker_is_started_is_not_lost():
+    def shares():
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from share_out([5001])
+
+    assert run_workers(["--version"], shares()) == (128 + signal.SIGINT, "Interrupted")
 
 
 def test_a_second_ctrl_c_kills_them(eventually):
