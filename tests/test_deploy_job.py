@@ -329,6 +329,16 @@ def test_without_a_run_dir_the_job_has_one_of_its_own(tmp_path, monkeypatch):
     assert invoke("job", "--overwrite").exit_code == 0
 
 
+def test_when_one_file_cannot_be_written_the_others_stay_as_they_were(tmp_path):
+    (tmp_path / "train.sbatch").mkdir()
+    kubernetes = tmp_path / "kubernetes.yaml"
+    kubernetes.write_text("old")
+    result = invoke(tmp_path, "--overwrite")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert kubernetes.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kubernetes.yaml", "train.sbatch"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [

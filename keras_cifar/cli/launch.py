@@ -7,7 +7,7 @@ import click
 
 from keras_cifar.cli.several import STRATEGY, complete, config_of, parse_train, settings
 from keras_cifar.cli.starting import new_name, refuse_other_settings, require_tensorboard
-from keras_cifar.launch import Share, held_ports, run_workers, share_out
+from keras_cifar.launch import WorkerShare, held_ports, run_workers, share_out
 from keras_cifar.recipes.equal_shares import require_equal_shares_of_run
 from keras_cifar.run_dir import RunDir, is_group, new_run, newest_to_resume
 
@@ -67,7 +67,7 @@ def _begun(train: click.Context, *, workers: int) -> RunDir:
     return run
 
 
-def _in_words(shares: Sequence[Share]) -> str:
+def _in_words(shares: Sequence[WorkerShare]) -> str:
     """Returns who gets what: "2 workers, each on 1 CPU core"."""
     first, *others = shares
     if not others:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import click
 
-from keras_cifar.launch.shares import Share
+from keras_cifar.launch.shares import WorkerShare
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # After one has failed, or a signal was passed on. The others notice by themselves within a minute.
@@ -46,7 +46,7 @@ class Ending(NamedTuple):
     what: str
 
 
-def run_workers(arguments: Sequence[str], shares: Sequence[Share]) -> Ending:
+def run_workers(arguments: Sequence[str], shares: Sequence[WorkerShare]) -> Ending:
     """Runs `keras-cifar ARGUMENTS` in a process for each share, until all have ended.
 
     Worker 0 has this process's stdout and stderr. What the others say goes to stderr, marked.
@@ -88,7 +88,7 @@ class _Workers:
         elif time.monotonic() > self._told_at + _SECONDS_BEFORE_A_WORD:
             self.kill()
 
-    def start(self, arguments: Sequence[str], shares: Sequence[Share]) -> None:
+    def start(self, arguments: Sequence[str], shares: Sequence[WorkerShare]) -> None:
         for share in shares:
             if self.told:
                 break
@@ -164,7 +164,9 @@ class _Workers:
                 os.killpg(self.processes[index].pid, signal.SIGKILL)
 
 
-def _start(arguments: Sequence[str], share: Share, *, is_chief: bool) -> subprocess.Popen[str]:
+def _start(
+    arguments: Sequence[str], share: WorkerShare, *, is_chief: bool
+) -> subprocess.Popen[str]:
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:
