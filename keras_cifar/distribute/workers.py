@@ -3,7 +3,6 @@
 import atexit
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,9 +18,9 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
 from keras_cifar.distribute.cluster import Cluster, find_cluster
+from keras_cifar.distribute.failures import FAILURES, JOB, what_failed
 from keras_cifar.distribute.interrupts import ended_by_signals
 
-_JOB = "worker"
 # Until all have come: machines of a cluster do not start at once.
 _JOIN_SECONDS = 600
 # What has stopped, or is cut off, is missed after this long.
@@ -32,17 +31,6 @@ _STEP_SECONDS = 50
 _END_SECONDS = 120
 _SHUTDOWN_SECONDS = 3
 _BYPASS_OF_GRPC = "no_grpc_proxy"
-# What TensorFlow says of an operation before and after what is wrong with it.
-_FRAME = re.compile(
-    r"Graph execution error|Detected at node|\s+File|<stack traces|\s*\[\[|\d+ root"
-)
-_FAILURES = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
-)
 
 
 class Workers:
@@ -97,7 +85,7 @@ class Workers:
 
     def end(self) -> None:
         """Has the chief, with whom all connections end, end last."""
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             self._say(f"ended/{self.cluster.rank}", "")
             if self.is_chief:
                 for rank in range(len(self.cluster.addresses)):
@@ -112,25 +100,14 @@ class Workers:
         """
         try:
             yield
-        except _FAILURES as error:
+        except FAILURES as error:
             # Operations that wait for others may not be left in order: Python's own end could.
             atexit.register(_end_at_once)
+            here = self.cluster.name(self.cluster.rank)
             raise ConnectionError(
-                f"{self.cluster.name(self.cluster.rank)}: {self._what_failed(str(error))}; then go "
-                "on from the last checkpoint with the same command on all workers and --resume."
+                f"{here}: {what_failed(str(error), self.cluster)}; then go on from the last "
+                "checkpoint with the same command on all workers and --resume."
             ) from error
-
-    def _what_failed(self, text: str) -> str:
-        if who := self._who_failed(text):
-            return f"{who} does not answer any more. See what it said last"
-        return f"cannot go on: {_cause(text)}. See what the others said last"
-
-    def _who_failed(self, text: str) -> str | None:
-        ranks = {int(rank) for rank in re.findall(rf"/job:{_JOB}[^ ]*?/task:(\d+)", text)}
-        ranks.discard(self.cluster.rank)
-        if not ranks and not self.is_chief and "CoordinationService" in text:
-            ranks = {0}
-        return self.cluster.name(min(ranks)) if ranks else None
 
     def _say(self, name: str, text: str) -> None:
         # A name is given once, and a process may train again.
@@ -141,11 +118,6 @@ class Workers:
         name = f"{self._trainings}/{name}"
         with ended_by_signals():
             return str(context.context().get_config_key_value(name, seconds * 1000))
-
-
-def _cause(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line and not _FRAME.match(line)]
-    return lines[0].rstrip(".") if lines else text
 
 
 def differences(theirs: dict[str, Any], *, chiefs: dict[str, Any]) -> list[str]:
@@ -184,16 +156,16 @@ def _join(cluster: Cluster) -> Workers:
     count = len(cluster.addresses)
     context.context().configure_coordination_service(
         service_type="standalone",
-        service_leader=f"/job:{_JOB}/task:0",
+        service_leader=f"/job:{JOB}/task:0",
         cluster_register_timeout_in_ms=_JOIN_SECONDS * 1000,
         heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
         shutdown_barrier_timeout_in_ms=_SHUTDOWN_SECONDS * 1000,  # `Workers.end` has waited
-        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
+        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=JOB, num_tasks=count)],
     )
     _pass_by_proxies(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
-        task_type=_JOB,
+        tf.train.ClusterSpec({JOB: list(cluster.addresses)}),
+        task_type=JOB,
         task_id=cluster.rank,
         rpc_layer="grpc",
         num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
