@@ -21,6 +21,7 @@ from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
 from keras_cifar.run_record import RunRecord
+from keras_cifar.train import resume
 from keras_cifar.train.conditions import settle
 
 TWO = ["a:1", "b:2"]
@@ -228,6 +229,22 @@ def test_one_process_by_itself_takes_no_notice_of_a_cluster(broken, slurm, tmp_p
     assert f"Error: {tmp_path / 'none'}: no such model file." in result.stderr
 
 
+def begun_run(path, *, strategy):
+    run = RunDir(path)
+    run.checkpoint.mkdir()
+    run.write_record(RunRecord(TrainConfig.of(strategy=strategy), package_versions(), "", {}))
+    return run
+
+
+def test_a_run_of_one_process_is_not_resumed_by_several(tf_config, tmp_path):
+    run = begun_run(tmp_path, strategy="single")
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", 0)})
+    with pytest.raises(
+        OSError, match=r"2 workers\. Resume it by one process, with TF_CONFIG unset"
+    ):
+        resume(run)
+
+
 @pytest.mark.parametrize(
     ("strategy", "where"),
     [("multi-worker", ", on all workers"), ("single", ", with TF_CONFIG unset")],
@@ -235,9 +252,7 @@ def test_one_process_by_itself_takes_no_notice_of_a_cluster(broken, slurm, tmp_p
 def test_who_is_interrupted_is_told_how_to_go_on(
     strategy, where, tf_config, tmp_path, capsys, monkeypatch
 ):
-    run = RunDir(tmp_path)
-    run.checkpoint.mkdir()
-    run.write_record(RunRecord(TrainConfig.of(strategy=strategy), package_versions(), "", {}))
+    run = begun_run(tmp_path, strategy=strategy)
     tf_config({"cluster": {"worker": TWO}, "task": task("worker", 0)})
 
     def interrupted():
