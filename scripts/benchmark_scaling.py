@@ -43,9 +43,8 @@ from scaling.paper import (
 )
 
 from keras_cifar.files import replacing
-from keras_cifar.launch.shares import held_ports
+from keras_cifar.launch.shares import cluster_environment, held_ports
 
-_HOST = "127.0.0.1"
 WORKER = Path(__file__).parent / "scaling" / "worker.py"
 # fast94 on an H200: 50,000 images in 1.0 to 1.5 s (docs/results.md). Of the article's recipe there
 # is no figure on a GPU yet.
@@ -115,25 +114,18 @@ class Processes:
 def started(workers: int, *, batch_size: int, precision: str) -> Iterator[Processes]:
     """Starts so many workers on free ports of this machine, and ends them."""
     with ExitStack() as stack:
-        addresses = [f"{_HOST}:{port}" for port in stack.enter_context(held_ports(workers))]
+        ports = stack.enter_context(held_ports(workers))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         logs = [folder / str(index) for index in range(workers)]
         processes = []
         for index, log in enumerate(logs):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {
-                **os.environ,
-                "TF_CONFIG": json.dumps(task),
-                "TF_GRPC_REUSE_PORT": "1",
-                "no_grpc_proxy": _HOST,
-            }
             command = [sys.executable, str(WORKER), str(batch_size), precision]
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stack.enter_context(log.open("w")),
-                env=environment,
+                env=os.environ | cluster_environment(ports, index=index),
                 text=True,
             )
             stack.callback(process.kill)
@@ -209,9 +201,7 @@ def evaluate(measured: dict[str, Any], size: Size) -> dict[str, Any]:
                 "step": step,
                 "waits": step - alone,
                 "paper_waits": waits,
-                "paper_step": alone + waits,
                 "efficiency": alone / step,
-                "speed": one / step,
             }
         )
     compute = fit_compute([(size.batch_size // 4, medians["quarter"][1]), (size.batch_size, one)])

@@ -1,14 +1,27 @@
 """Who the workers are, as TF_CONFIG and Slurm say it."""
 
+import atexit
 import json
 
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from keras_cifar.cli import main
-from keras_cifar.distribute.cluster import TF_CONFIG, find_cluster, is_helper
-from keras_cifar.distribute.workers import differences
+from keras_cifar.cli.starting import saying_how_to_resume
+from keras_cifar.distribute.cluster import (
+    LAUNCHED,
+    TF_CONFIG,
+    Cluster,
+    find_cluster,
+    is_helper,
+)
+from keras_cifar.distribute.workers import Workers, _end_at_once, differences
+from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
+from keras_cifar.run_dir import RunDir
+from keras_cifar.run_record import RunRecord
+from keras_cifar.train import resume
 from keras_cifar.train.conditions import settle
 
 TWO = ["a:1", "b:2"]
@@ -94,7 +107,10 @@ def test_without_a_cluster_a_process_is_by_itself(document, tf_config):
             {"cluster": {"worker": TWO}, "task": task("worker", 2)},
             "this process is worker 2, but there are 2, counted from 0.",
         ),
-        ({"cluster": {"worker": TWO}, "task": task("evaluator", 0)}, "names a evaluator; "),
+        (
+            {"cluster": {"worker": TWO}, "task": task("evaluator", 0)},
+            "names this process 'evaluator'; ",
+        ),
         ({"cluster": {"worker": TWO, "ps": ["p:1"]}, "task": task("worker", 0)}, "names a ps; "),
         ({"cluster": {"worker": ["a:1", "a:1"]}, "task": task("worker", 0)}, "twice: a:1, a:1."),
         (
@@ -134,13 +150,22 @@ def test_what_is_no_cluster_of_workers_is_refused(document, fault, tf_config):
 def test_slurm_names_a_worker_for_each_task_on_ports_of_its_job(slurm):
     slurm()
     cluster = find_cluster()
-    addresses = ("node08:20017", "node08:20018", "node09:20017")
+    addresses = ("node08:20340", "node08:20341", "node09:20340")
     assert (cluster.source, cluster.addresses, cluster.rank) == ("Slurm", addresses, 2)
+
+
+@pytest.mark.parametrize("other", [{"SLURM_JOB_ID": "1230018"}, {"SLURM_STEP_ID": "1"}])
+def test_of_slurms_steps_on_a_node_each_has_ports_of_its_own(other, slurm):
+    slurm()
+    ports = {address.rpartition(":")[2] for address in find_cluster().addresses}
+    slurm(**other)
+    others = {address.rpartition(":")[2] for address in find_cluster().addresses}
+    assert (len(ports), len(others), ports & others) == (2, 2, set())
 
 
 def test_machines_have_slurms_order(slurm):
     slurm(SLURM_STEP_NODELIST="node[9-10]")
-    assert find_cluster().addresses == ("node9:20017", "node9:20018", "node10:20017")
+    assert find_cluster().addresses == ("node9:20340", "node9:20341", "node10:20340")
 
 
 def test_tf_config_is_asked_first(slurm, tf_config):
@@ -162,6 +187,7 @@ def test_a_step_of_one_task_is_no_cluster(slurm):
         {"SLURM_STEP_TASKS_PER_NODE": "1"},
         {"SLURM_PROCID": "two"},
         {"SLURM_PROCID": "3"},
+        {"SLURM_STEP_ID": "batch"},
     ],
 )
 def test_variables_that_make_no_sense_are_refused(changed, slurm):
@@ -171,6 +197,73 @@ def test_variables_that_make_no_sense_are_refused(changed, slurm):
 
 
 # What comes of it
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "Graph execution error:\n\nDetected at node step defined at (most recent call last):\n"
+            "<stack traces unavailable>\nGPU sync failed\n\t [[{{node step}}]] [Op:__inference_1]",
+            "cannot go on: GPU sync failed. See what the others said last; then go on from",
+        ),
+        (
+            "Connection reset by remote target /job:worker/replica:0/task:1 while calling",
+            "worker 1 (b:2) does not answer any more. See what it said last; then go on from",
+        ),
+    ],
+)
+def test_of_a_failure_no_other_worker_is_blamed_that_is_not_named(text, told):
+    workers = Workers(Cluster(TF_CONFIG, tuple(TWO), 0), None)
+    with pytest.raises(ConnectionError) as error, workers.failures_in_words():
+        raise tf.errors.InternalError(None, None, text)
+    atexit.unregister(_end_at_once)  # of the tests' process
+    assert str(error.value).startswith(f"worker 0 (a:1): {told}")
+
+
+@pytest.mark.parametrize("broken", [{"SLURM_PROCID": "two"}, {"TF_CONFIG": "{"}])
+def test_one_process_by_itself_takes_no_notice_of_a_cluster(broken, slurm, tmp_path):
+    slurm(**broken)
+    options = ["--strategy", "single", "--run-dir", tmp_path / "run", "--from", tmp_path / "none"]
+    result = CliRunner().invoke(main, ["train", *map(str, options)])
+    assert f"Error: {tmp_path / 'none'}: no such model file." in result.stderr
+
+
+def begun_run(path, *, strategy):
+    run = RunDir(path)
+    run.checkpoint.mkdir()
+    run.write_record(RunRecord(TrainConfig.of(strategy=strategy), package_versions(), "", {}))
+    return run
+
+
+def test_a_run_of_one_process_is_not_resumed_by_several(tf_config, tmp_path):
+    run = begun_run(tmp_path, strategy="single")
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", 0)})
+    with pytest.raises(
+        OSError, match=r"2 workers\. Resume it by one process, with TF_CONFIG unset"
+    ):
+        resume(run)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "where"),
+    [("multi-worker", ", on all workers"), ("single", ", with TF_CONFIG unset")],
+)
+def test_who_is_interrupted_is_told_how_to_go_on(
+    strategy, where, tf_config, tmp_path, capsys, monkeypatch
+):
+    run = begun_run(tmp_path, strategy=strategy)
+    tf_config({"cluster": {"worker": TWO}, "task": task("worker", 0)})
+
+    def interrupted():
+        with pytest.raises(KeyboardInterrupt), saying_how_to_resume(run):
+            raise KeyboardInterrupt
+        return capsys.readouterr().err
+
+    again = f"keras-cifar train --resume --run-dir {tmp_path}"
+    assert interrupted() == f"Interrupted. Go on with: {again}{where}\n"
+    monkeypatch.setenv(LAUNCHED, "1")
+    assert interrupted() == ""  # `launch` says how
 
 
 def test_several_workers_train_together_by_themselves(tf_config):
@@ -189,7 +282,7 @@ def test_one_worker_is_as_none(tf_config):
 def test_a_batch_that_they_cannot_share_equally_is_refused(tf_config):
     tf_config({"cluster": {"worker": [*TWO, "c:3"]}, "task": task("worker", 1)})
     settle(TrainConfig.of(batch_size=129))
-    with pytest.raises(OSError, match=r"128 images .* 3 replicas cannot share .* a multiple of 3"):
+    with pytest.raises(OSError, match=r"128 images .* 3 replicas cannot share .* Take 129, say"):
         settle(TrainConfig.of(batch_size=128))
 
 

@@ -157,6 +157,13 @@ def test_run_and_data_are_on_the_claim(job):
     assert environment["RUN_DIR"] == "runs/My Run"
 
 
+def test_a_worker_that_waits_for_the_others_gets_signals(job):
+    """Linux drops them for process 1, and TensorFlow takes SIGTERM for itself."""
+    assert kubernetes(job)["Job"]["spec"]["template"]["spec"]["shareProcessNamespace"] is True
+    dockerfile = (Path(__file__).parents[1] / "Dockerfile.gpu").read_text()
+    assert "\nSTOPSIGNAL SIGINT\n" in dockerfile
+
+
 def test_a_failed_worker_is_started_again_but_not_one_that_was_told_wrong(job, device):
     spec = kubernetes(job)["Job"]["spec"]
     container = container_of(job)
@@ -248,9 +255,9 @@ def on_path(tmp_path, tiny, monkeypatch):
 
 def free_job_id():
     """Returns a number of a Slurm job whose two ports on this machine are free."""
-    for number in range(random.randrange(9_000), 10_000):
+    for number in range(random.randrange(400), 500):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for port in (20_000 + number, 20_001 + number):
+            for port in (20_000 + 20 * number, 20_001 + 20 * number):
                 stack.enter_context(socket.socket()).bind(("", port))
             return str(number)
     raise AssertionError
@@ -322,18 +329,28 @@ def test_without_a_run_dir_the_job_has_one_of_its_own(tmp_path, monkeypatch):
     assert invoke("job", "--overwrite").exit_code == 0
 
 
+def test_when_one_file_cannot_be_written_the_others_stay_as_they_were(tmp_path):
+    (tmp_path / "train.sbatch").mkdir()
+    kubernetes = tmp_path / "kubernetes.yaml"
+    kubernetes.write_text("old")
+    result = invoke(tmp_path, "--overwrite")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert kubernetes.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kubernetes.yaml", "train.sbatch"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
         ((), "Missing argument 'OUT_DIR'."),
-        (("--workers", "0"), "'--workers': 0 is not in the range x>=1."),
+        (("--workers", "1"), "'--workers': 1 is not in the range x>=2."),
         (("--", "evaluate"), "after --: got 'evaluate', expected train and its options."),
         (("--", "train", "--resume"), "--resume: not for a job, which goes on with its own run."),
         (
             ("--", "train", "--overwrite", "--run-dir", "r"),
             "--overwrite: not for a job, which goes",
         ),
-        (("--workers", "7"), "which 7 replicas cannot share equally. Take a multiple of 7."),
+        (("--workers", "7"), "which 7 replicas cannot share equally. Take 133, say."),
         (("--", "train", "--epochs", "0"), "--epochs: got 0, expected 1 or more."),
         (("--image", "a b"), f"--image: got 'a b', expected a name such as {job_image()}."),
     ],

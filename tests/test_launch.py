@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from keras_cifar.cli import main
-from keras_cifar.launch import held_ports, share_out
+from keras_cifar.launch import held_ports, run_workers, share_out
 from keras_cifar.machine import package_versions, usable_cores
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -91,7 +92,13 @@ def is_running(pid):
         ),
         (
             ("--workers", "3", "--", *TRAIN, "--batch-size", "64"),
-            "which 3 replicas cannot share equally. Take a multiple of 3.",
+            "which 3 replicas cannot share equally. Take 66, say.",
+        ),
+        (
+            # A multiple of 3, but 323 are left of it.
+            ("--workers", "3", "--", *TRAIN, "--recipe", "fast94", "--batch-size", "504"),
+            "of 504, 323 images are trained on in a step, which 3 replicas cannot share equally. "
+            "Take 506, say.",
         ),
         (("--workers", "2", "train", "--epochs", "x"), "'x' is not a valid integer."),
     ],
@@ -133,6 +140,27 @@ def test_a_run_is_not_gone_on_with_by_other_settings(begun):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "runs/multi-worker was started with --epochs 20, not 3." in result.stderr
+
+
+def test_a_run_is_not_gone_on_with_by_workers_that_cannot_share_its_batch(begun):
+    begun("multi-worker")
+    result = CliRunner().invoke(main, ["launch", "--workers", "3", "--", "train", "--resume"])
+    assert result.exit_code == 1
+    fault = "replicas cannot share equally. Resume the run with a number of workers or devices that"
+    assert f"{fault} divides 128.\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--tensorboard",), ("--resume",), ("--resume", "--tensorboard")]
+)
+def test_tensorboard_is_missed_before_there_are_workers(options, begun, monkeypatch):
+    run = begun("multi-worker")
+    if options == ("--resume",):
+        run.tensorboard.mkdir()
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    result = CliRunner().invoke(main, ["launch", "--workers", "2", "--", "train", *options])
+    assert result.exit_code == 1
+    assert "Error: TensorBoard is missing: pip install" in result.stderr
 
 
 # What each worker gets
@@ -197,10 +225,14 @@ def visible(shares):
     return [share.environment["CUDA_VISIBLE_DEVICES"].split(",") for share in shares]
 
 
-def test_gpus_are_shared_out_and_suffice_for_all_workers(three_gpus, monkeypatch):
+def test_gpus_are_shared_out_equally_and_suffice_for_all_workers(three_gpus, monkeypatch, capsys):
     first, second, third = three_gpus
     assert visible(share_out(range(3))) == [[first], [second], [third]]
-    assert visible(share_out(range(2))) == [[first], [second, third]]
+    assert visible(share_out(range(1))) == [three_gpus]
+    assert capsys.readouterr().err == ""
+    # TensorFlow wants as many in each worker.
+    assert visible(share_out(range(2))) == [[first], [second]]
+    assert capsys.readouterr().err == "GPUs: 3, of which 1 stays idle: all workers get as many\n"
     with pytest.raises(
         OSError, match=r"^--workers: got 4, but each needs a GPU, and there are 3\."
     ):
@@ -236,12 +268,18 @@ def test_two_workers_train_an_ordinary_run_and_show_one_progress(tmp_path):
 
 
 def test_who_interrupts_it_is_told_how_to_go_on(begun, eventually):
+    """Also while TensorFlow waits for a worker, when it takes SIGTERM for itself."""
     begun("multi-worker")
     command = ["-m", "keras_cifar", "launch", "--workers", "2", "--", "train", "--resume"]
     with running(command) as process:
-        eventually(lambda: len(children_of(process)) == 2)
+        late = eventually(lambda: len(found := children_of(process)) == 2 and found)[1]
+        os.kill(late, signal.SIGSTOP)
+        assert any(line.startswith("Waiting for 2 workers, ") for line in process.stderr)
+        time.sleep(1)
         process.terminate()
-        _, stderr = process.communicate(timeout=600)
+        process.terminate()  # as `timeout` does
+        os.kill(late, signal.SIGCONT)
+        _, stderr = process.communicate(timeout=60)  # the chief alone would take 90 s
     assert process.returncode == 128 + signal.SIGTERM
     assert stderr.splitlines()[-1] == (
         "Interrupted. Go on with: keras-cifar launch --workers 2 -- train --resume "
@@ -292,6 +330,14 @@ def test_a_signal_is_passed_on_and_the_exit_code_tells_of_it(eventually, number)
     assert process.returncode == 128 + number
     assert stderr.splitlines()[-1] == "Interrupted"
     assert not any(map(is_running, workers))
+
+
+def test_a_signal_before_the_first_worker_is_started_is_not_lost():
+    def shares():
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from share_out([5001])
+
+    assert run_workers(["--version"], shares()) == (128 + signal.SIGINT, "Interrupted")
 
 
 def test_a_second_ctrl_c_kills_them(eventually):

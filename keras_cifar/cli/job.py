@@ -23,7 +23,7 @@ _OF_THE_JOB = ("resume", "overwrite")
 @click.argument("out_dir", type=PATH)
 @click.argument("arguments", metavar="[-- train OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", default=2, help="One on each machine."
+    "--workers", type=click.IntRange(min=2), metavar="N", default=2, help="One on each machine."
 )
 @click.option(
     "--device", type=click.Choice(DEVICES), default="cpu", help="What a worker trains on."

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import click
 
 from keras_cifar.cli.several import STRATEGY, complete, config_of, parse_train, settings
-from keras_cifar.cli.starting import new_name, refuse_other_settings
-from keras_cifar.launch import Share, held_ports, run_workers, share_out
+from keras_cifar.cli.starting import new_name, refuse_other_settings, require_tensorboard
+from keras_cifar.launch import WorkerShare, held_ports, run_workers, share_out
+from keras_cifar.recipes.equal_shares import require_equal_shares_of_run
 from keras_cifar.run_dir import RunDir, is_group, new_run, newest_to_resume
 
 
@@ -26,7 +27,7 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
     marked. When one fails, all end.
     """
     train = parse_train(arguments)
-    run = _begun(train) if train.params["resume"] else _new(train, workers=workers)
+    run = _begun(train, workers=workers) if train.params["resume"] else _new(train, workers=workers)
     with held_ports(workers) as ports:
         shares = share_out(ports)
         click.echo(f"{run.path}: {_in_words(shares)}", err=True)
@@ -41,10 +42,12 @@ def launch(workers: int, arguments: tuple[str, ...]) -> None:
 def _new(train: click.Context, *, workers: int) -> RunDir:
     """Returns a run that is chosen once for all workers, as `train` chooses it."""
     config, path = config_of(train, workers=workers), train.params["run_dir"]
+    if train.params["tensorboard"]:
+        require_tensorboard()
     return RunDir(path or click.get_current_context().with_resource(new_run(new_name(config))).path)
 
 
-def _begun(train: click.Context) -> RunDir:
+def _begun(train: click.Context, *, workers: int) -> RunDir:
     """Returns the run to go on with."""
     path = train.params["run_dir"]
     run = RunDir(path) if path else newest_to_resume()
@@ -58,10 +61,13 @@ def _begun(train: click.Context) -> RunDir:
         )
     with train.scope(cleanup=False):
         refuse_other_settings(run.path, stored, settings(train))
+    require_equal_shares_of_run(stored, replicas=workers)
+    if train.params["tensorboard"] or run.tensorboard.is_dir():
+        require_tensorboard()
     return run
 
 
-def _in_words(shares: Sequence[Share]) -> str:
+def _in_words(shares: Sequence[WorkerShare]) -> str:
     """Returns who gets what: "2 workers, each on 1 CPU core"."""
     first, *others = shares
     if not others:

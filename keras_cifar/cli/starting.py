@@ -1,6 +1,7 @@
 """What `train` checks and says before a run or a group of runs, and when one is interrupted."""
 
 import importlib.util
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from keras_cifar.cli.options import user_names
-from keras_cifar.distribute.cluster import is_in_cluster
+from keras_cifar.distribute.cluster import LAUNCHED, variable_of_cluster
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir, RunGroup
 
@@ -42,11 +43,20 @@ def saying_how_to_resume(run: RunDir | RunGroup) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, OSError) as error:
         # An error number tells a failure of the system, a full disk say, from a refusal.
-        if getattr(error, "errno", 0) is not None and run.is_unfinished:
+        failed = getattr(error, "errno", 0) is not None
+        if failed and run.is_unfinished and LAUNCHED not in os.environ:
             again = f"keras-cifar train --resume --run-dir {shlex.quote(str(run.path))}"
-            where = ", on all workers" if is_in_cluster() else ""
-            click.echo(f"Interrupted. Go on with: {again}{where}", err=True)
+            click.echo(f"Interrupted. Go on with: {again}{_where(run)}", err=True)
         raise
+
+
+def _where(run: RunDir | RunGroup) -> str:
+    """Returns what else of a cluster is needed to resume, in words."""
+    if not (variable := variable_of_cluster()):
+        return ""
+    if isinstance(run, RunDir) and run.read_record().settings.strategy == "multi-worker":
+        return ", on all workers"
+    return f", with {variable} unset"
 
 
 def refuse_other_settings(path: Path, stored: TrainConfig, settings: dict[str, Any]) -> None:

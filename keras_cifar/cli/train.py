@@ -131,21 +131,11 @@ def train(
         )
         config = config_from(given(options))
         return learning_rate.find(config, run_dir, data_dir=data_dir, origin=origin)
-    if resume and overwrite:
-        raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
-    if resume and origin:
-        raise click.UsageError("--resume knows where the run started from: leave out --from.")
-    if seeds and origin:
-        raise click.UsageError(
-            "--seeds: with each seed, other images validate, which the model of --from may know. "
-            "Train one run, with the --seed of that model."
-        )
-    if seeds and options["seed"] is not None:
-        raise click.UsageError("--seed is for one run, --seeds for several: give one of them.")
+    _refuse_contradictions(click.get_current_context().params)
     existing: Literal["refuse", "replace"] = "replace" if overwrite else "refuse"
     for_both: Any = {"seeds": seeds, "tensorboard": tensorboard, "data_dir": data_dir}
     together = resume or options["strategy"] in (None, "auto", "multi-worker")
-    if is_helper() and together and not seeds:  # which each process refuses by itself
+    if together and not seeds and is_helper():  # each process refuses --seeds by itself
         return _help(None if resume else config_from(given(options)), data_dir=data_dir)
     if resume:
         run = RunDir(run_dir) if run_dir else newest_to_resume()
@@ -185,6 +175,20 @@ def train(
             )
     click.echo(f"{run.path}: {outcome}")
     click.echo(f"Test it: keras-cifar evaluate {shlex.quote(str(run.path))}", err=True)
+
+
+def _refuse_contradictions(params: dict[str, Any]) -> None:
+    if params["resume"] and params["overwrite"]:
+        raise click.UsageError("--resume keeps the run, --overwrite replaces it: give one of them.")
+    if params["resume"] and params["origin"]:
+        raise click.UsageError("--resume knows where the run started from: leave out --from.")
+    if params["seeds"] and params["origin"]:
+        raise click.UsageError(
+            "--seeds: with each seed, other images validate, which the model of --from may know. "
+            "Train one run, with the --seed of that model."
+        )
+    if params["seeds"] and params["seed"] is not None:
+        raise click.UsageError("--seed is for one run, --seeds for several: give one of them.")
 
 
 def _help(config: TrainConfig | None, *, data_dir: Path | None) -> None:

@@ -1,7 +1,8 @@
-"""Templates filled in, and written all or not at all."""
+"""Templates filled in. All are written before the first of them takes its name."""
 
 import string
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -45,9 +46,9 @@ def write_filled(
     if existing == "refuse":
         _refuse_existing(out_dir, list(contents))
     out_dir.mkdir(parents=True, exist_ok=True)
-    for path, content in contents.items():
-        with replacing(path) as temporary:
-            temporary.write_text(content)
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(replacing(path)).write_text(content)
     return sorted(contents, key=lambda path: (path.name != "README.md", path.name))
 
 

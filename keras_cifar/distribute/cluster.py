@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 TF_CONFIG = "TF_CONFIG"
+# Is set for the workers of `launch`, which itself says what there is to be said to the user.
+LAUNCHED = "KERAS_CIFAR_LAUNCHED"
 _SLURM_TASKS, _SLURM_RANK = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
-# Of Slurm's jobs on one node, each has ports of its own, below those that Linux gives to anybody.
-_FIRST_PORT, _PORTS = 20_000, 10_000
+# Ports below those that Linux gives to anybody: 20 for each of Slurm's steps, one for each task on
+# a node. Two jobs have the same ones only if their numbers differ by a multiple of 500.
+_FIRST_PORT, _PORTS_OF_A_STEP, _STEPS = 20_000, 20, 500
+# So far from one step of a job to the next, since the jobs beside it have the next numbers.
+_NEXT_STEP = 97
+_KINDS = ("chief", "worker")
 _EXPECTED = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -48,7 +54,14 @@ def find_cluster() -> Cluster | None:
 
 def is_in_cluster() -> bool:
     """Whether there seems to be a cluster; it loads no TensorFlow and raises nothing."""
-    return bool(os.environ.get(TF_CONFIG)) or os.environ.get(_SLURM_TASKS, "1") != "1"
+    return bool(variable_of_cluster())
+
+
+def variable_of_cluster() -> str | None:
+    """Returns the variable without which there would seem to be no cluster."""
+    if os.environ.get(TF_CONFIG):
+        return TF_CONFIG
+    return _SLURM_TASKS if os.environ.get(_SLURM_TASKS, "1") != "1" else None
 
 
 def is_helper() -> bool:
@@ -63,15 +76,15 @@ def _of_tf_config(text: str) -> Cluster | None:
         jobs = document.get("cluster") or {}
         if not jobs:
             return None
-        groups = {name: jobs.get(name) or [] for name in ("chief", "worker")}
+        groups = {name: jobs.get(name) or [] for name in _KINDS}
         if not all(isinstance(group, list) for group in groups.values()):
             raise TypeError
         kind, index = document["task"]["type"], int(document["task"]["index"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OSError(f"{TF_CONFIG}: got {text!r}, expected {_EXPECTED}.") from error
-    if "ps" in jobs or kind not in ("chief", "worker"):
-        role = kind if kind not in ("chief", "worker") else "ps"
-        raise OSError(f"{TF_CONFIG}: names a {role}; here a chief and workers train, no others.")
+    if "ps" in jobs or kind not in _KINDS:
+        role = "a ps" if kind in _KINDS else f"this process {kind!r}"
+        raise OSError(f"{TF_CONFIG}: names {role}; here a chief and workers train, no others.")
     count = len(groups[kind])
     if not 0 <= index < count:
         raise OSError(
@@ -86,7 +99,7 @@ def _of_slurm() -> Cluster:
 
     try:
         tasks = int(os.environ[_SLURM_TASKS])
-        port = _FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS
+        port = _first_port()
         # Of GPUs it is told stories, since it divides by their number (TensorFlow 2.21).
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
@@ -101,9 +114,14 @@ def _of_slurm() -> Cluster:
     except (ValueError, RuntimeError, KeyError) as error:
         raise OSError(
             f"Slurm: {str(error).rstrip('.')}. Start the workers with srun; for one process, "
-            "give --strategy single."
+            f"unset {_SLURM_TASKS}, or begin with --strategy single."
         ) from error
     return _checked("Slurm", addresses, rank=rank)
+
+
+def _first_port() -> int:
+    job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
+    return _FIRST_PORT + (job + _NEXT_STEP * step) % _STEPS * _PORTS_OF_A_STEP
 
 
 def _checked(source: str, addresses: Sequence[Any], *, rank: int) -> Cluster:

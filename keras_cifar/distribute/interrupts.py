@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while TensorFlow waits."""
+"""Ctrl-C while TensorFlow waits."""
 
 import signal
 import threading
@@ -8,10 +8,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM end the process while TensorFlow waits for others.
+    """Has Ctrl-C, and SIGTERM where it can, end the process while TensorFlow waits for others.
 
     Python's handlers would have their turn when it has waited, which may be minutes. There is
-    nothing to be tidied up: a worker waits before there is a run, or has none.
+    nothing to be tidied up but the empty folder of a chief without --run-dir.
+
+    While the workers join, TensorFlow (2.21) has a handler of its own for SIGTERM, which takes it
+    for a notice that the machine will go, and holds the GIL. As process 1 of a container, a process
+    is ended by neither: Linux drops there what has no handler.
     """
     if threading.current_thread() is not threading.main_thread():  # which takes no signals
         yield

@@ -3,7 +3,6 @@
 import atexit
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,9 +18,9 @@ from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
 from keras_cifar.distribute.cluster import Cluster, find_cluster
+from keras_cifar.distribute.failures import FAILURES, JOB, what_failed
 from keras_cifar.distribute.interrupts import ended_by_signals
 
-_JOB = "worker"
 # Until all have come: machines of a cluster do not start at once.
 _JOIN_SECONDS = 600
 # What has stopped, or is cut off, is missed after this long.
@@ -32,13 +31,6 @@ _STEP_SECONDS = 50
 _END_SECONDS = 120
 _SHUTDOWN_SECONDS = 3
 _BYPASS_OF_GRPC = "no_grpc_proxy"
-_FAILURES = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
-)
 
 
 class Workers:
@@ -93,7 +85,7 @@ class Workers:
 
     def end(self) -> None:
         """Has the chief, with whom all connections end, end last."""
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             self._say(f"ended/{self.cluster.rank}", "")
             if self.is_chief:
                 for rank in range(len(self.cluster.addresses)):
@@ -104,25 +96,18 @@ class Workers:
         """Turns what TensorFlow raises when a worker is gone into one line.
 
         Raises:
-            ConnectionError: a worker does not answer.
+            ConnectionError: a worker does not answer, or this one's device fails.
         """
         try:
             yield
-        except _FAILURES as error:
+        except FAILURES as error:
             # Operations that wait for others may not be left in order: Python's own end could.
             atexit.register(_end_at_once)
+            here = self.cluster.name(self.cluster.rank)
             raise ConnectionError(
-                f"{self.cluster.name(self.cluster.rank)}: {self._who_failed(str(error))} does not "
-                "answer any more. See what it said last; then go on from the last checkpoint "
-                "with the same command on all workers and --resume."
+                f"{here}: {what_failed(str(error), self.cluster)}; then go on from the last "
+                "checkpoint with the same command on all workers and --resume."
             ) from error
-
-    def _who_failed(self, text: str) -> str:
-        ranks = {int(rank) for rank in re.findall(rf"/job:{_JOB}[^ ]*?/task:(\d+)", text)}
-        ranks.discard(self.cluster.rank)
-        if not ranks and not self.is_chief and "CoordinationService" in text:
-            ranks = {0}
-        return self.cluster.name(min(ranks)) if ranks else "another worker"
 
     def _say(self, name: str, text: str) -> None:
         # A name is given once, and a process may train again.
@@ -162,7 +147,7 @@ def workers_of_this_process() -> Workers:
     if cluster is None:
         raise OSError(
             "--strategy: multi-worker, but neither TF_CONFIG nor Slurm names any workers. On one "
-            "machine, start them so: keras-cifar launch --workers 2 -- train"
+            "machine, start them so, with the same options: keras-cifar launch --workers 2 -- train"
         )
     return _join(cluster)
 
@@ -171,16 +156,16 @@ def _join(cluster: Cluster) -> Workers:
     count = len(cluster.addresses)
     context.context().configure_coordination_service(
         service_type="standalone",
-        service_leader=f"/job:{_JOB}/task:0",
+        service_leader=f"/job:{JOB}/task:0",
         cluster_register_timeout_in_ms=_JOIN_SECONDS * 1000,
         heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
         shutdown_barrier_timeout_in_ms=_SHUTDOWN_SECONDS * 1000,  # `Workers.end` has waited
-        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=_JOB, num_tasks=count)],
+        coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name=JOB, num_tasks=count)],
     )
     _pass_by_proxies(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({_JOB: list(cluster.addresses)}),
-        task_type=_JOB,
+        tf.train.ClusterSpec({JOB: list(cluster.addresses)}),
+        task_type=JOB,
         task_id=cluster.rank,
         rpc_layer="grpc",
         num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},

@@ -15,13 +15,16 @@ from typing import NamedTuple
 
 import click
 
-from keras_cifar.launch.shares import Share
+from keras_cifar.launch.shares import WorkerShare
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # After one has failed, or a signal was passed on. The others notice by themselves within a minute.
 _GRACE_SECONDS = 90.0
 _SECONDS_BEFORE_A_WORD = 2.0
-# After SIGTERM, before SIGKILL.
+# TensorFlow takes SIGTERM for a notice while a worker waits for the others, and goes on waiting.
+# `train` treats both alike.
+_SENT = {signal.SIGTERM: signal.SIGINT}
+# After the last word, before SIGKILL.
 _TERMINATE_SECONDS = 15.0
 # For the last lines of workers that have ended; what they started may hold the pipe.
 _OUTPUT_SECONDS = 5.0
@@ -43,7 +46,7 @@ class Ending(NamedTuple):
     what: str
 
 
-def run_workers(arguments: Sequence[str], shares: Sequence[Share]) -> Ending:
+def run_workers(arguments: Sequence[str], shares: Sequence[WorkerShare]) -> Ending:
     """Runs `keras-cifar ARGUMENTS` in a process for each share, until all have ended.
 
     Worker 0 has this process's stdout and stderr. What the others say goes to stderr, marked.
@@ -62,6 +65,7 @@ class _Workers:
         self.processes: list[subprocess.Popen[str]] = []
         self.threads: list[threading.Thread] = []
         self.told: signal.Signals | None = None
+        self._told_at = 0.0
 
     @contextmanager
     def signals_passed_on(self) -> Iterator[None]:
@@ -77,17 +81,20 @@ class _Workers:
                 signal.signal(number, before[number])
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        if self.told:
-            self.kill()
-        else:
-            self.told = signal.Signals(number)
+        if not self.told:
+            self.told, self._told_at = signal.Signals(number), time.monotonic()
             self._send(self.told)
+        # `timeout` sends two at once; nor has the word been said yet that a second one kills.
+        elif time.monotonic() > self._told_at + _SECONDS_BEFORE_A_WORD:
+            self.kill()
 
-    def start(self, arguments: Sequence[str], shares: Sequence[Share]) -> None:
+    def start(self, arguments: Sequence[str], shares: Sequence[WorkerShare]) -> None:
         for share in shares:
             if self.told:
-                return
+                break
             self.processes.append(_start(arguments, share, is_chief=not self.processes))
+            if self.told:  # while this one was started
+                self.processes[-1].kill()
         # After all processes: Python may not fork well beside threads.
         for index, process in enumerate(self.processes[1:], start=1):
             thread = threading.Thread(target=_pass_lines_on, args=(process, index), daemon=True)
@@ -101,10 +108,11 @@ class _Workers:
         self._end_the_rest(failed)
         for thread in self.threads:
             thread.join(_OUTPUT_SECONDS)
-        if not (failed := failed or self._failed()):
-            return Ending(0, "")
-        if self.told:
+        failed = failed or self._failed()
+        if self.told and (failed or not self.processes):
             return Ending(128 + self.told, "Interrupted")
+        if not failed:
+            return Ending(0, "")
         code = self.processes[failed[0]].returncode
         return Ending(code if code > 0 else 128 - code, self._in_words(failed[0]))
 
@@ -147,7 +155,7 @@ class _Workers:
 
     def _send(self, number: signal.Signals) -> None:
         for process in self.processes:
-            process.send_signal(number)  # not to one that has ended
+            process.send_signal(_SENT.get(number, number))  # not to one that has ended
 
     def kill(self) -> None:
         """Kills the workers that are left, with what they have started."""
@@ -156,10 +164,13 @@ class _Workers:
                 os.killpg(self.processes[index].pid, signal.SIGKILL)
 
 
-def _start(arguments: Sequence[str], share: Share, *, is_chief: bool) -> subprocess.Popen[str]:
+def _start(
+    arguments: Sequence[str], share: WorkerShare, *, is_chief: bool
+) -> subprocess.Popen[str]:
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's script ignores it behind "&"
         if sys.platform == "linux":
             # Nobody is left behind, also if this process is killed.
             libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)

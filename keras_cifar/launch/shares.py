@@ -12,6 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import click
+
+from keras_cifar.distribute.cluster import LAUNCHED, TF_CONFIG
 from keras_cifar.machine import usable_cores
 
 _HOST = "127.0.0.1"
@@ -20,7 +23,7 @@ _Thing = TypeVar("_Thing")
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerShare:
     """What one worker gets.
 
     Attributes:
@@ -51,7 +54,7 @@ def held_ports(count: int) -> Iterator[list[int]]:
         yield [each.getsockname()[1] for each in sockets]
 
 
-def share_out(ports: Sequence[int]) -> list[Share]:
+def share_out(ports: Sequence[int]) -> list[WorkerShare]:
     """Shares the cores and GPUs that this process may use out to workers, one for each port.
 
     Raises:
@@ -64,10 +67,15 @@ def share_out(ports: Sequence[int]) -> list[Share]:
             f"--workers: got {count}, but each needs a GPU, and there are {len(gpus)}. "
             f"Start at most {len(gpus)}, or train on the CPU: {_GPUS}= keras-cifar launch ..."
         )
+    if idle := len(gpus) % count:  # TensorFlow wants as many GPUs in each worker
+        stay = "stays" if idle == 1 else "stay"
+        text = f"GPUs: {len(gpus)}, of which {idle} {stay} idle: all workers get as many"
+        click.echo(text, err=True)
+        gpus = gpus[:-idle]
     affinity = _affinity()
     cores_used = max(1, usable_cores() // count)
     return [
-        Share(
+        WorkerShare(
             _environment(ports, index, cores_used, gpus_of_it),
             # Fewer than workers: all use all.
             frozenset(_part(affinity, index, count) if len(affinity) >= count else ()),
@@ -103,11 +111,19 @@ def _part(things: Sequence[_Thing], index: int, count: int) -> Sequence[_Thing]:
 def _environment(
     ports: Sequence[int], index: int, cores_used: int, gpus: Sequence[str]
 ) -> dict[str, str]:
-    cluster = {"worker": [f"{_HOST}:{port}" for port in ports]}
     return {
-        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
-        "TF_GRPC_REUSE_PORT": "1",
+        **cluster_environment(ports, index=index),
+        LAUNCHED: "1",
         # What `usable_cores` returns in the worker. Affinity does not say what a container may use.
         "LOKY_MAX_CPU_COUNT": str(cores_used),
         **({_GPUS: ",".join(gpus)} if gpus else {}),
+    }
+
+
+def cluster_environment(ports: Sequence[int], *, index: int) -> dict[str, str]:
+    """Returns the variables by which one worker of several on `held_ports` knows all of them."""
+    cluster = {"worker": [f"{_HOST}:{port}" for port in ports]}
+    return {
+        TF_CONFIG: json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        "TF_GRPC_REUSE_PORT": "1",
     }

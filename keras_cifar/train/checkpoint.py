@@ -89,11 +89,14 @@ def load_newest(folder: Path) -> Checkpoint | None:
     Returns:
         None where there is none: the run starts with its first epoch, to the same end.
     """
-    for path in _newest_first(folder):
+    found = _newest_first(folder)
+    for path in found:
         try:
             return read(path)
         except ValueError as error:
-            click.echo(f"{error} Going back to the one before it.", err=True)
+            left = path != found[-1]
+            way_on = "Going back to the one before it" if left else "Starting with the first epoch"
+            click.echo(f"{error} {way_on}.", err=True)
             path.unlink()
     return None
 

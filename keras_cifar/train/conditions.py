@@ -39,7 +39,7 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, dict[str, str]]:
     strategy, devices = _settle_strategy(config)
     choices = {**devices, "precision": f"{precision} ({reason})", **_ways(strategy)}
     config = dataclasses.replace(config, precision=precision, strategy=strategy)
-    require_equal_shares_here(config)
+    require_equal_shares(config, replicas=replicas_here(config))
     return config, choices
 
 
@@ -71,16 +71,13 @@ def _of_cluster(config: TrainConfig) -> str | None:
     return "multi-worker"
 
 
-def require_equal_shares_here(config: TrainConfig) -> None:
-    """Refuses, before the work, a batch that the devices, of all workers, cannot share equally.
-
-    Raises:
-        OSError: as `require_equal_shares`.
-    """
+def replicas_here(config: TrainConfig) -> int:
+    """Returns on how many devices, of all workers, the settings, without "auto", are trained."""
     if config.strategy == "mirrored":
-        require_equal_shares(config, replicas=len(local_devices()))
-    elif config.strategy == "multi-worker" and (cluster := find_cluster()):
-        require_equal_shares(config, replicas=len(cluster.addresses) * (len(gpu_names()) or 1))
+        return len(local_devices())
+    if config.strategy == "multi-worker" and (cluster := find_cluster()):
+        return len(cluster.addresses) * (len(gpu_names()) or 1)
+    return 1
 
 
 def require_one_process(config: TrainConfig, *, option: str) -> None:

@@ -26,7 +26,7 @@ from keras_cifar.train.folder import clear, owned
 from keras_cifar.train.run import require_start, resume, train
 from keras_cifar.train.summary import Summary, summarise
 
-Logs = Literal["none", "tensorboard"]
+LogKind = Literal["none", "tensorboard"]
 
 
 def train_seeds(
@@ -36,7 +36,7 @@ def train_seeds(
     seeds: Sequence[int],
     data_dir: Path | None = None,
     existing: Literal["refuse", "replace"] = "refuse",
-    logs: Logs = "none",
+    logs: LogKind = "none",
 ) -> Summary:
     """Trains a run for each seed, one after the other, as `train` would in a process of its own.
 
@@ -83,8 +83,9 @@ def _refuse_existing(group: RunGroup, *, existing: Literal["refuse", "replace"])
 
 
 def _begun(group: RunGroup) -> list[RunDir]:
-    """Returns all runs that are in the folder, those of other seeds too."""
-    return [RunDir(config.parent) for config in sorted(group.path.glob("seed-*/config.json"))]
+    """Returns all runs that are in the folder, those of other seeds and half-removed ones too."""
+    runs = map(RunDir, sorted(group.path.glob("seed-*")))
+    return [run for run in runs if any(path.exists() for path in run.files())]
 
 
 def _clear(group: RunGroup) -> None:
@@ -99,7 +100,9 @@ def _clear(group: RunGroup) -> None:
             clear(run)
 
 
-def resume_seeds(group: RunGroup, *, data_dir: Path | None = None, logs: Logs = "none") -> Summary:
+def resume_seeds(
+    group: RunGroup, *, data_dir: Path | None = None, logs: LogKind = "none"
+) -> Summary:
     """Goes on with the run that was interrupted, and trains those that are missing.
 
     The group ends as it would have, bit by bit.
@@ -140,7 +143,7 @@ def _refuse_other_settings(group: RunGroup, record: GroupRecord) -> None:
             )
 
 
-def _train_rest(group: RunGroup, *, data_dir: Path | None, logs: Logs) -> Summary:
+def _train_rest(group: RunGroup, *, data_dir: Path | None, logs: LogKind) -> Summary:
     record = group.read_record()
     for number, seed in enumerate(record.seeds, start=1):
         run = group.run(seed)

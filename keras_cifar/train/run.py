@@ -14,10 +14,11 @@ from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import load, prepare
 from keras_cifar.data.tfds_folder import read_split
-from keras_cifar.distribute.cluster import find_cluster, is_helper
+from keras_cifar.distribute.cluster import find_cluster, is_helper, variable_of_cluster
 from keras_cifar.files import make_folder, remove_unfinished, require_writable
 from keras_cifar.machine import package_versions
 from keras_cifar.recipes import TrainConfig
+from keras_cifar.recipes.equal_shares import require_equal_shares_of_run
 from keras_cifar.run_dir import RunDir
 from keras_cifar.run_record import RunRecord
 from keras_cifar.train import checkpoint, origins
@@ -25,7 +26,7 @@ from keras_cifar.train.conditions import (
     device,
     out_of_memory_in_words,
     refuse_other_versions,
-    require_equal_shares_here,
+    replicas_here,
     settle,
     warn_of_another_machine,
 )
@@ -185,7 +186,8 @@ def _refuse_workers(run_dir: RunDir) -> None:
     if cluster and len(cluster.addresses) > 1:
         raise OSError(
             f"{run_dir.path}: was started by one process, and {cluster.source} names "
-            f"{len(cluster.addresses)} workers. Resume it by one process."
+            f"{len(cluster.addresses)} workers. Resume it by one process, with "
+            f"{variable_of_cluster()} unset."
         )
 
 
@@ -203,7 +205,7 @@ def _resume(
         refuse_finished(run_dir)
         refuse_other_versions(run_dir.path, record.versions)
         warn_of_another_machine(run_dir.path, record)
-        require_equal_shares_here(config)
+        require_equal_shares_of_run(config, replicas=replicas_here(config))
         remove_unfinished(run_dir.checkpoint)
         start: Start = checkpoint.load_newest(run_dir.checkpoint)
         if record.origin and not start:
