@@ -127,6 +127,26 @@ def test_a_normalization_without_a_convolution_behind_it_keeps_its_scale(sample)
     assert_same_function(model, sample.images[:8])
 
 
+@pytest.mark.parametrize(
+    ("scaling", "groups"),
+    [
+        (layers.Rescaling([0.01, 0.02, 0.03]), 3),
+        (layers.Rescaling([0.0, 0.01, 0.02], offset=0.5), 1),
+        (layers.Normalization(mean=[127.0, 120.0, 0.0], variance=[3600.0, 4000.0, 0.0]), 1),
+    ],
+)
+def test_a_scale_that_a_kernel_cannot_take_stays(sample, scaling, groups):
+    images = sample.images[:64] * np.uint8([1, 1, 0])
+    assert_same_function(small_model(scaling, layers.Conv2D(6, 3, groups=groups)), images)
+
+
+def test_an_operation_that_is_no_layer_is_kept(sample):
+    image = keras.Input((32, 32, 3), dtype="uint8")
+    pixels = keras.ops.cast(image, "float32") / 255.0
+    logits = layers.Dense(10)(layers.Flatten()(layers.Conv2D(4, 3)(pixels)))
+    assert_same_function(keras.Model(image, logits), sample.images[:64])
+
+
 def test_a_model_with_another_one_in_it_is_taken_as_it_is(sample):
     image = keras.Input((32, 32, 3), dtype="uint8")
     model = keras.Model(image, small_model(layers.Rescaling(1 / 255), layers.Conv2D(4, 3))(image))

@@ -57,6 +57,8 @@ def inference_model(model: keras.Model, *, precision: str, views: int = 1) -> ke
     weights: dict[str, list[npt.NDArray[np.float64]]] = {}
 
     def folded(layer: layers.Layer, line: Line) -> list[layers.Layer]:
+        if not isinstance(layer, layers.Layer):  # an operation, of which a Functional has some
+            return [layer]
         step = _step(layer, line)
         if not step:
             return []
@@ -79,12 +81,12 @@ def _step(layer: layers.Layer, line: Line) -> _Step | None:
     if isinstance(layer, layers.Dropout) or _is_folded(layer, line):
         return None
     if pair := _scale_and_offset(layer):
-        return _rescaling(layer.name, *pair, folded=type(line.behind(layer)) is layers.Conv2D)
+        return _rescaling(layer.name, *pair, folded=_takes_scale(line.behind(layer), pair[0]))
     weights = [np.asarray(value, np.float64) for value in layer.get_weights()]
     step = _Step(type(layer), layer.get_config(), weights)
     if type(layer) is not layers.Conv2D:
         return step
-    if pair := _scale_and_offset(line.before(layer)):
+    if (pair := _scale_and_offset(line.before(layer))) and _takes_scale(layer, pair[0]):
         kernel, *bias = step.weights  # (height, width, channels, filters)
         scale, _ = pair
         step = step._replace(weights=[kernel * scale[..., np.newaxis], *bias])
@@ -100,11 +102,17 @@ def _scale_and_offset(
         scale, offset = (np.float64(value).ravel() for value in (layer.scale, layer.offset))
     elif isinstance(layer, layers.Normalization) and not layer.invert:
         mean, variance = (np.float64(value).ravel() for value in (layer.mean, layer.variance))
-        scale, offset = 1 / np.sqrt(variance), -mean / np.sqrt(variance)
+        deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())  # as the layer does
+        scale, offset = 1 / deviation, -mean / deviation
     else:
         return None
     of_channels = {scale.size, offset.size} <= {1, layer.input.shape[-1]}
     return (scale, offset) if of_channels else None
+
+
+def _takes_scale(layer: layers.Layer | None, scale: npt.NDArray[np.float64]) -> bool:
+    """Tells whether the kernel of a layer can take over the scale of its images' channels."""
+    return type(layer) is layers.Conv2D and layer.groups == 1 and bool(scale.all())
 
 
 def _rescaling(
