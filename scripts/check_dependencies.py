@@ -32,6 +32,10 @@ TESTS = (
     "tests/test_export_formats.py",
     "tests/test_serve_cases.py",
     "tests/test_serve_security.py",
+    "tests/test_corruptions.py",
+    "tests/test_suspects.py",
+    "tests/test_report.py",
+    "tests/test_train.py::test_tensorboard_gets_the_curves_and_changes_nothing",
 )
 
 

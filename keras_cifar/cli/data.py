@@ -44,9 +44,14 @@ def data(
     **options: Any,
 ) -> None:
     """Prepare CIFAR-10 where it is missing, verify it, and print how it is split."""
+    # However few images are left to train on: none is trained on here.
     config = config_from({**given(options), "batch_size": 1})
     if archive and mirror:
         raise click.UsageError("--archive and --mirror each say where from: give one of them.")
+    if config.dataset == "sample" and (archive or mirror):
+        raise click.UsageError(
+            "--dataset sample comes with the package: leave out --archive and --mirror."
+        )
     if grid:
         from keras_cifar.plot import check_path
 
