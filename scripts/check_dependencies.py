@@ -33,8 +33,9 @@ TESTS = (
     "tests/test_serve_cases.py",
     "tests/test_serve_security.py",
     "tests/test_corruptions.py",
-    "tests/test_suspects.py",
-    "tests/test_report.py",
+    # Single ones: others of these files need click 8.2, whose test runner keeps stderr apart.
+    "tests/test_suspects.py::test_labels_that_were_made_wrong_are_found_with_the_right_one",
+    "tests/test_report.py::test_the_page_has_a_picture_of_each_kind",
     "tests/test_train.py::test_tensorboard_gets_the_curves_and_changes_nothing",
 )
 
