@@ -34,7 +34,9 @@ def evaluate(
         What metrics.json holds.
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
-    require_writable(run_dir.path, name="run")  # before the work, not after it
+    require_writable(
+        run_dir.path, name="run, a copy of this one say"
+    )  # before the work, not after it
     logits = predict_views(
         model, examples.images, views=views, views_share=views_share, source=run_dir.model
     )
@@ -110,7 +112,7 @@ def evaluate_group(group: RunGroup, **options: Any) -> GroupMetrics:
     ended = group.require_ended()
     for seed in ended:
         group.run(seed).require_model()
-        require_writable(group.run(seed).path, name="run")
+        require_writable(group.run(seed).path, name="run, say a copy")
     runs = {}
     for number, seed in enumerate(ended, start=1):
         click.echo(f"seed {seed} ({number} of {len(ended)}): {group.run(seed).path}", err=True)

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE
 from keras_cifar.data.examples import Examples
 from keras_cifar.errors import printable
-from keras_cifar.files import replacing
+from keras_cifar.files import replacing, require_writable
 from keras_cifar.history import History, read_history
 from keras_cifar.measure.mosaic import mosaic
 from keras_cifar.rate_curve import RateCurve
@@ -81,6 +81,7 @@ def draw_history(run_dirs: Sequence[RunDir], *, path: Path) -> Path:
     check_path(path)
     if not run_dirs:
         raise ValueError("run_dirs: got none, expected at least one run.")
+    require_writable(path.parent, name="--output")
     histories = dict(
         zip(_names(run_dirs), (read_history(run_dir.history) for run_dir in run_dirs), strict=True)
     )

@@ -76,10 +76,19 @@ class RunDir:
         self._refuse_group()
         if not self.model.is_file():
             raise FileNotFoundError(
-                f"{self.path}: no trained model; expected {self.model.name} in it. "
-                f"Train one: keras-cifar train --run-dir {self.path}"
+                f"{self.path}: no trained model; expected {self.model.name} in it. {self._way_on()}"
             )
         return self.model
+
+    def _way_on(self) -> str:
+        """Returns what leads to a model where there is none."""
+        whole = self.path.parent if is_group(self.path.parent) else self.path
+        if self.is_unfinished:
+            go_on = f"keras-cifar train --resume --run-dir {whole}"
+            return f"Wait for the end of the first epoch, or go on with the run: {go_on}"
+        if self.has_ended:
+            return "The run had one. Move the folder away, and train again."
+        return f"Train one: keras-cifar train --run-dir {whole}"
 
 
 class RunGroup:

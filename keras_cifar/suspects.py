@@ -94,7 +94,11 @@ def find_suspects(
     run_dirs = ended_runs_at(run_dir.path)
     _check(split, runs=len(run_dirs))
     records = [each.read_record() for each in run_dirs]
-    require_writable(run_dir.path, name="run")  # before the work, not after it
+    for each in run_dirs:
+        each.require_model()
+    require_writable(
+        run_dir.path, name="run, a copy of this one say"
+    )  # before the work, not after it
     whole = load(
         DATASETS[records[0].settings.dataset],
         split="test" if split == "test" else "train",

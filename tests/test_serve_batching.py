@@ -154,8 +154,8 @@ def test_j7_each_kind_of_request_is_played(warming_up, tmp_path):
         pytest.param(
             lambda folder: records(folder, log(PREDICT.replace('"x"', '"z"'))),
             r"its own warm-up request fails: input tensor alias not found in signature: z\. "
-            r"Inputs expected to be in the set \{x\}\.\. Serve it with a max_batch_size that has "
-            r"room for the request, if that is why, or remove \S+/tf_serving_warmup_requests",
+            r"Inputs expected to be in the set \{x\}\.\. If max_batch_size is why, raise it \(an "
+            r"export has requests of up to 128 images\); or remove \S+/tf_serving_warmup_requests",
             id="J6",
         ),
         pytest.param(

@@ -267,12 +267,24 @@ def test_a_port_of_grpc_that_is_taken(refused, toys):
 
 
 def test_a_socket_of_grpc_where_none_can_be(refused, toys, tmp_path):
-    path = tmp_path / "missing" / "grpc.sock"
+    path = tmp_path / "missing 50%" / "grpc.sock"
     assert refused(toys, "--grpc-socket", path, *FREE) == (
         f"unix:{path}: cannot be listened at. "
         "Name one of up to 107 bytes, in a folder to write to: --grpc-socket PATH.",
         1,
     )
+
+
+def test_a_socket_of_grpc_that_is_taken(refused, toys, tmp_path):
+    path = tmp_path / "100%25.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        message = f"{path}: another server listens here. Name another: --grpc-socket PATH."
+        assert refused(toys, "--grpc-socket", path, *FREE) == (message, 1)
+    assert path.is_socket()
+    message = f"{tmp_path}: is there and no socket. Name another: --grpc-socket PATH."
+    assert refused(toys, "--grpc-socket", tmp_path, *FREE) == (message, 1)
 
 
 def test_a_port_that_another_server_takes_while_the_models_load(toys, tmp_path, eventually):

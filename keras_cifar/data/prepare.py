@@ -102,6 +102,12 @@ def prepare(
     return folder
 
 
+def is_at_hand(dataset: DatasetFacts, *, data_dir: Path | None) -> bool:
+    """Tells whether `prepare` finds the dataset and has nothing to fetch."""
+    places = (_SHIPPED, default_data_dir() if data_dir is None else data_dir)
+    return any(is_prepared(dataset_folder(dataset, data_dir=place)) for place in places)
+
+
 def default_data_dir() -> Path:
     """Returns the data folder that TFDS uses when it is not told one.
 

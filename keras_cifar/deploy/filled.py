@@ -48,7 +48,7 @@ def write_filled(
     out_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         for path, content in contents.items():
-            stack.enter_context(replacing(path)).write_text(content)
+            stack.enter_context(replacing(path)).write_text(content, encoding="utf-8")
     return sorted(contents, key=lambda path: (path.name != "README.md", path.name))
 
 

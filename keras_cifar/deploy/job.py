@@ -10,6 +10,7 @@ from typing import Literal
 
 from keras_cifar.deploy.filled import TEMPLATES, write_filled
 from keras_cifar.deploy.kit import check_machine
+from keras_cifar.errors import printable
 
 # Kubernetes allows 63 characters, and adds the number of the worker.
 _NAME_LENGTH = 52
@@ -64,6 +65,7 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
         OSError: `out_dir` has such files or cannot be written.
     """
     check_machine(device=device, image=image, example=job_image())
+    _refuse_undecodable([*train, str(data_dir)])
     name = _dns_name(f"train-{run.name}")
     addresses = [f"{name}-{index}.{name}:{_PORT}" for index in range(workers)]
     values = {
@@ -85,12 +87,20 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
     return write_filled(templates, values, out_dir=out_dir, existing=existing)
 
 
+def _refuse_undecodable(words: Sequence[str]) -> None:
+    for word in words:
+        if word != word.encode(errors="replace").decode():
+            raise OSError(f"{printable(word)}: is not UTF-8, as a job's files are. Rename it.")
+
+
 def _yaml(text: str) -> str:
     """Returns a text as a string of YAML, which a string of JSON is.
 
     Kubernetes would put a variable of its own in the place of "$(NAME)".
     """
-    return json.dumps(text.replace("$", "$$"))
+    quoted = json.dumps(text.replace("$", "$$"), ensure_ascii=False)
+    # JSON would write two escapes for what is beyond 16 bits, which YAML takes for two characters.
+    return re.sub("[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
 
 
 def _dns_name(text: str) -> str:

@@ -39,7 +39,7 @@ def _parse(document: dict[str, Any]) -> Metrics:
         raise ValueError("the bins of the calibration are of other images")
     return Metrics(
         split=document["split"],
-        views=int(_number(document, "views", highest=_MOST)),
+        views=_views(document["views"]),
         views_share=_number(document, "views_share"),
         examples=examples,
         loss=_number(document, "loss", highest=_MOST),
@@ -48,6 +48,12 @@ def _parse(document: dict[str, Any]) -> Metrics:
         confusion_matrix=confusion,
         calibration=Calibration(_number(calibration, "expected_calibration_error"), bins),
     )
+
+
+def _views(count: Any) -> int:
+    if type(count) is not int or not 1 <= count <= _MOST:
+        raise ValueError("views is no number of views")
+    return count
 
 
 def _confusion(rows: Any) -> list[list[int]]:
@@ -68,6 +74,6 @@ def _bin(document: dict[str, Any]) -> CalibrationBin:
 
 def _number(document: dict[str, Any], name: str, *, highest: float = 1.0) -> float:
     value = document[name]
-    if not isinstance(value, int | float) or not 0 <= value <= highest:
+    if type(value) not in (int, float) or not 0 <= value <= highest:
         raise ValueError(f"{name} is no number from 0 to {highest:g}")
     return float(value)

@@ -112,7 +112,8 @@ def _scale_and_offset(
 
 def _takes_scale(layer: layers.Layer | None, scale: npt.NDArray[np.float64]) -> bool:
     """Tells whether the kernel of a layer can take over the scale of its images' channels."""
-    return type(layer) is layers.Conv2D and layer.groups == 1 and bool(scale.all())
+    is_plain = layer is not None and type(layer) is layers.Conv2D and layer.groups == 1
+    return is_plain and bool(scale.all())
 
 
 def _rescaling(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.examples import Examples
-from keras_cifar.data.prepare import load
+from keras_cifar.data.prepare import is_at_hand, load
 from keras_cifar.errors import described
 from keras_cifar.history import History, read_history
 from keras_cifar.measure.metrics import Metrics
@@ -79,6 +79,10 @@ def gather(run: RunDir, *, data_dir: Path | None) -> RunFacts:
     facts = gather_test(run, data_dir=data_dir)
     data_dir = facts.record.find_data(data_dir)
     try:
+        if isinstance(facts.model, Absent) and not is_at_hand(
+            DATASETS[facts.settings.dataset], data_dir=data_dir
+        ):
+            raise OSError("The images are not on this machine, and the run has no model yet.")
         training, validation = training_parts(facts.settings, data_dir=data_dir)
     except OSError as error:
         absent = Absent(described(error))

@@ -114,7 +114,8 @@ def _row(run: RunDir, *, name: str) -> Row:
     try:
         record = run.read_record()
         known |= {"started": _time_of(run.config), **_of_settings(record)}
-        known |= {**_of_history(run), **_of_metrics(run)}
+        known |= _of_history(run)
+        known |= _of_metrics(run)
         return Row(**known, state=_state(run))
     except OSError as error:
         return Row(**known, state="damaged", error=described(error))

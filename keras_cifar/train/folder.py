@@ -14,14 +14,18 @@ def refuse_group(run_dir: RunDir) -> None:
         raise FileExistsError(f"{run_dir.path}: holds a group of runs. Name another --run-dir.")
 
 
-def refuse_existing(run_dir: RunDir) -> None:
-    """Raises FileExistsError if the folder holds something that a run writes."""
-    present = [
+def what_is_in(run_dir: RunDir) -> list[str]:
+    """Returns the names of what is there of a run, without empty folders."""
+    return [
         path.name
         for path in run_dir.files()
         if path.is_file() or (path.is_dir() and any(path.iterdir()))
     ]
-    if present:
+
+
+def refuse_existing(run_dir: RunDir) -> None:
+    """Raises FileExistsError if the folder holds something that a run writes."""
+    if present := what_is_in(run_dir):
         raise FileExistsError(
             f"{run_dir.path}: holds a run already ({', '.join(present)}). Go on with it by "
             "--resume, replace it by --overwrite, or name another --run-dir."

@@ -22,7 +22,7 @@ from keras_cifar.train.conditions import (
     settle,
     warn_of_another_machine,
 )
-from keras_cifar.train.folder import clear, owned
+from keras_cifar.train.folder import clear, owned, what_is_in
 from keras_cifar.train.run import require_start, resume, train
 from keras_cifar.train.summary import Summary, summarise
 
@@ -143,8 +143,21 @@ def _refuse_other_settings(group: RunGroup, record: GroupRecord) -> None:
             )
 
 
+def _refuse_damaged(run: RunDir, *, group: RunGroup) -> None:
+    """Refuses a run that can neither be gone on with nor begin, with the way out."""
+    begun = run.config.is_file()
+    if (run.has_ended and not run.model.is_file()) or (not begun and what_is_in(run)):
+        missing = run.model.name if begun else run.config.name
+        raise OSError(
+            f"{run.path}: {missing} is missing. Move this folder away; then its seed is trained "
+            f"again by keras-cifar train --resume --run-dir {group.path}"
+        )
+
+
 def _train_rest(group: RunGroup, *, data_dir: Path | None, logs: LogKind) -> Summary:
     record = group.read_record()
+    for run in group.runs():
+        _refuse_damaged(run, group=group)
     for number, seed in enumerate(record.seeds, start=1):
         run = group.run(seed)
         if run.has_ended:

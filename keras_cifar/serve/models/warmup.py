@@ -55,8 +55,8 @@ def _play(servable: Servable, log: Any) -> None:
         _CALLS[kind](servable, getattr(log, kind).request, deadline=time.time() + _SECONDS)
     except ServingError as error:
         text = (
-            f"its own warm-up request fails: {error.message}. Serve it with a max_batch_size that "
-            f"has room for the request, if that is why, or remove {servable.path / WARMUP_FILE}"
+            f"its own warm-up request fails: {error.message}. If max_batch_size is why, raise it "
+            f"(an export has requests of up to 128 images); or remove {servable.path / WARMUP_FILE}"
         )
         raise ServingError(error.code, text) from error
 

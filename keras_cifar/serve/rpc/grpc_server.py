@@ -1,10 +1,15 @@
 """The gRPC server around the services: its ports, its keys, and health checks."""
 
+import os
+import socket
 import ssl
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from grpc import StatusCode
@@ -61,21 +66,37 @@ def add_ports(server: grpc.Server, settings: Settings) -> str:
     """
     if settings.grpc_socket:
         remedy = "Name one of up to 107 bytes, in a folder to write to: --grpc-socket PATH."
-        _bind(f"unix:{settings.grpc_socket}", server.add_insecure_port, remedy=remedy)
+        _refuse_taken(settings.grpc_socket)
+        with _refusing(f"unix:{settings.grpc_socket}", remedy=remedy):
+            # gRPC takes it for a URL.
+            server.add_insecure_port(f"unix:{quote(os.fspath(settings.grpc_socket))}")
     wanted = address(settings.host, settings.grpc_port)
     add_port = server.add_insecure_port
     if settings.ssl_certificate and settings.ssl_key:
         credentials = _credentials(settings.ssl_certificate, settings.ssl_key)
         add_port = partial(server.add_secure_port, server_credentials=credentials)
     remedy = "Is another server there? Name another port: --grpc-port N (0 for any that is free)."
-    return address(settings.host, _bind(wanted, add_port, remedy=remedy))
+    with _refusing(wanted, remedy=remedy):
+        return address(settings.host, add_port(wanted))
 
 
-def _bind(at: str, add_port: Any, *, remedy: str) -> int:
+def _refuse_taken(path: Path) -> None:
+    """Refuses a socket at which another server listens, which gRPC would put out of its place."""
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(f"{path}: is there and no socket. Name another: --grpc-socket PATH.")
+    with socket.socket(socket.AF_UNIX) as other:
+        if path.is_socket() and other.connect_ex(os.fspath(path)) == 0:
+            raise BlockingIOError(
+                f"{path}: another server listens here. Name another: --grpc-socket PATH."
+            )
+
+
+@contextmanager
+def _refusing(name: str, *, remedy: str) -> Iterator[None]:
     try:
-        return int(add_port(at))
+        yield
     except RuntimeError as error:
-        raise OSError(f"{at}: cannot be listened at. {remedy}") from error
+        raise OSError(f"{name}: cannot be listened at. {remedy}") from error
 
 
 def _credentials(certificate: Path, key: Path) -> Any:
