@@ -34,9 +34,7 @@ def evaluate(
         What metrics.json holds.
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
-    require_writable(
-        run_dir.path, name="run, a copy of this one say"
-    )  # before the work, not after it
+    require_writable(run_dir.path, name="run, say a copy")  # before the work, not after it
     logits = predict_views(
         model, examples.images, views=views, views_share=views_share, source=run_dir.model
     )

@@ -92,9 +92,7 @@ def evaluate_corruptions(
             write.
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
-    require_writable(
-        run_dir.path, name="run, a copy of this one say"
-    )  # before the work, not after it
+    require_writable(run_dir.path, name="run, say a copy")  # before the work, not after it
     source = _source(run_dir, split, examples, data_dir=data_dir, count=corruption_images)
 
     def is_right(shown: Examples) -> npt.NDArray[np.bool_]:

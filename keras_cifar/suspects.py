@@ -96,9 +96,7 @@ def find_suspects(
     records = [each.read_record() for each in run_dirs]
     for each in run_dirs:
         each.require_model()
-    require_writable(
-        run_dir.path, name="run, a copy of this one say"
-    )  # before the work, not after it
+    require_writable(run_dir.path, name="run, say a copy")  # before the work, not after it
     whole = load(
         DATASETS[records[0].settings.dataset],
         split="test" if split == "test" else "train",

@@ -274,7 +274,7 @@ def test_a_name_in_a_file_of_others_does_not_reach_the_terminal_as_it_is(refused
     member.type = tarfile.SYMTYPE
     archive = tmp_path / "a.tar"
     archive.write_bytes(member.tobuf(tarfile.USTAR_FORMAT))
-    arguments = ("--dataset", "sample", "--archive", archive, "--data-dir", tmp_path / "data")
+    arguments = ("--archive", archive, "--data-dir", tmp_path / "data")
     line, code = refused("data", *arguments)
     assert (code, r"(\x1b[2J\n/data_batch_1.bin in it is not an ordinary file)" in line) == (
         1,
@@ -349,15 +349,19 @@ def test_bfloat16_is_wrong_usage_with_another_format(refused, trained_run, tmp_p
 
 
 def test_a_run_without_model_is_not_exported(refused, unfinished, tmp_path, monkeypatch):
-    train = "Train one: keras-cifar train"
+    no_model = f"{unfinished.path}: no trained model; expected model.keras in it. "
     line, code = refused("export", unfinished.path, tmp_path / "models")
-    assert (code, line) == (
+    assert (line.removeprefix(no_model), code) == (
+        "Wait for the end of the first epoch, or go on with the run: "
+        f"keras-cifar train --resume --run-dir {unfinished.path}",
         1,
-        f"{unfinished.path}: no trained model; expected model.keras in it. "
-        f"{train} --run-dir {unfinished.path}",
     )
+    shutil.rmtree(unfinished.checkpoint)
+    line, code = refused("export", unfinished.path, tmp_path / "models")
+    assert line == f"{no_model}The run had one. Move the folder away, and train again."
     monkeypatch.chdir(tmp_path)
-    assert refused("export", "models") == (f"runs: no run here. {train}", 1)
+    no_run = "runs: no run here. Train one: keras-cifar train"
+    assert refused("export", "models") == (no_run, 1)
     assert not (tmp_path / "models").exists()
 
 

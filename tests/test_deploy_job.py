@@ -198,7 +198,7 @@ def run_pod(job, *, folder, index=0, hosts=None):
     )
 
 
-@pytest.mark.parametrize("run", ["it's $HOME $(RUN_DIR)", 'a "b" {c}: #d', "ü\nx", "-x"])
+@pytest.mark.parametrize("run", ["it's $HOME $(RUN_DIR)", 'a "b" {c}: #d', "ü\nx", "😀\x7f", "-x"])
 def test_runs_and_folders_of_any_name(run, tmp_path):
     """A run that has ended is told from others, and nothing more is done."""
     words = ["train", "--run-dir", f"./{run}"]
@@ -327,6 +327,14 @@ def test_without_a_run_dir_the_job_has_one_of_its_own(tmp_path, monkeypatch):
     assert again.exit_code == 1
     assert "job: has kubernetes.yaml, train.sbatch already. Replace them by --over" in again.stderr
     assert invoke("job", "--overwrite").exit_code == 0
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(OSError, match=r"/data/.*: is not UTF-8, as a job's files are\. Rename it"):
+        write_job(
+            ["train"], tmp_path / "job", run=Path("r"), workers=2, data_dir=Path("/data/\udcff")
+        )
+    assert not (tmp_path / "job").exists()
 
 
 def test_when_one_file_cannot_be_written_the_others_stay_as_they_were(tmp_path):

@@ -105,7 +105,10 @@ def test_each_run_is_listed_with_its_state_and_damage_with_a_reason(folder):
         assert row["path"] == str(folder / name)
     assert rows["ended"]["test_accuracy"] == 0.5
     assert rows["validated"]["test_accuracy"] is None
-    assert rows["no-metrics"]["recipe"] == "article"
+    known = ("recipe", "epochs_done", "val_accuracy")
+    assert [rows["no-metrics"][name] for name in known] == [
+        rows["validated"][name] for name in known
+    ]
 
 
 def test_a_row_tells_settings_progress_and_accuracies(folder, trained_run):

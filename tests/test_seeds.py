@@ -291,6 +291,18 @@ def test_runs_of_other_settings_or_versions_are_not_added_to(killed, tmp_path):
     assert not group.run(2).path.exists()
 
 
+def test_a_run_that_has_lost_a_file_is_told_with_the_way_out(killed, tmp_path):
+    group = RunGroup(shutil.copytree(killed.path, tmp_path / "group"))
+    again = f"its seed is trained again by keras-cifar train --resume --run-dir {group.path}"
+    for lost in (group.run(0).model, group.run(1).config):
+        content = lost.read_bytes()
+        lost.unlink()
+        with pytest.raises(OSError, match=rf"{lost.name} is missing\. Move .*; then {again}$"):
+            resume_seeds(group)
+        lost.write_bytes(content)
+    assert not group.run(2).path.exists()
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"seeds": [0]}', '{"seeds": ["0"]}', '{"seeds": 1}']
 )

@@ -185,13 +185,19 @@ def test_a_group_that_cannot_be_written_to_is_refused_before_the_work(
     group = shutil.copytree(doubted.group, tmp_path / "group")
     options = {"split": "test", "data_dir": doubted.data_dir}
     monkeypatch.setattr("os.access", lambda path, mode: path != group / "seed-1")
-    with pytest.raises(PermissionError, match=r"seed-1: is not writable\. Name another run\."):
+    with pytest.raises(
+        PermissionError, match=r"seed-1: is not writable\. Name another run, say a copy\."
+    ):
         evaluate_group(RunGroup(group), **options)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("os.access", lambda path, mode: path != group)
-    (group / "seed-0" / "model.keras").unlink()
-    with pytest.raises(PermissionError, match=r"group: is not writable\. Name another run\."):
+    with pytest.raises(
+        PermissionError, match=r"group: is not writable\. Name another run, say a copy\."
+    ):
         find_suspects(RunDir(group), **options)
+    (group / "seed-1" / "model.keras").unlink()
+    with pytest.raises(FileNotFoundError, match=r"seed-1: no trained model"):
+        find_suspects(RunDir(group), split="test", data_dir=tmp_path / "nowhere")
 
 
 def test_runs_of_a_group_that_have_not_ended_are_left_out(doubted, tmp_path, capsys):
