@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from functools import cache
 from typing import Any
 
@@ -12,6 +11,7 @@ import keras
 # TensorFlow 2.21 says nowhere in public what it has compiled.
 from tensorflow.python.eager import context
 
+from keras_cifar.interpreter import python
 from keras_cifar.machine import EXACT_ON_GPU, XLA_FLAGS, device_kind
 
 # Many times what TensorFlow takes to start and to compile a line.
@@ -69,7 +69,7 @@ def why_not() -> str | None:
     """
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
+            python(_PROBE),
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,
