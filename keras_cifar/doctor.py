@@ -20,6 +20,7 @@ from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
+from keras_cifar.errors import described
 from keras_cifar.machine import cpu_flags, cpu_model, onednn, pick_precision, usable_cores
 from keras_cifar.run_dir import RUNS, is_group, newest_run
 
@@ -170,7 +171,16 @@ def _is_importable(module: str) -> bool:
 
 
 def _data(data_dir: Path | None) -> Iterator[Fact | Problem]:
-    root = data_dir or default_data_dir()
+    try:
+        yield from _data_in(data_dir or default_data_dir())
+    except OSError as error:
+        # Of default_data_dir, it says itself what to do.
+        what, _, remedy = described(error).partition(". ")
+        yield Fact("data", "cifar10", "unknown")
+        yield Problem(f"{what}.", remedy or "Name another folder with --data-dir.")
+
+
+def _data_in(root: Path) -> Iterator[Fact | Problem]:
     folder = dataset_folder(CIFAR10, data_dir=root)
     free = _free_gigabytes(root)
     state = "prepared, files complete"
