@@ -21,7 +21,8 @@ _NOISE = (
     r"|[Mm]atplotlib.* is not a writable directory|Matplotlib created a temporary cache directory"
 )
 _NOISE_WITHOUT_DRIVER = "Could not find cuda drivers|failed call to cuInit|cuda_diagnostics"
-_DRIVER = Path("/proc/driver/nvidia/version")
+# The second is WSL 2's.
+_DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
 # A process of its own passes the rest on, since TensorFlow may abort right after it has said why.
 _FILTER = """
 import re, signal, sys
@@ -83,7 +84,7 @@ def start_tensorflow(*, trains: bool = False) -> None:
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003
-    if not gpus and _DRIVER.is_file() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+    if not gpus and _has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
         sys.stderr.write(
             "TensorFlow sees no GPU, and goes on without, although there is an NVIDIA driver. "
             "Look for what is missing: keras-cifar doctor\n"
@@ -92,6 +93,11 @@ def start_tensorflow(*, trains: bool = False) -> None:
         with suppress(RuntimeError):  # of a process that has begun to compute, a notebook's say
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _has_driver() -> bool:
+    """Returns whether there is an NVIDIA driver."""
+    return any(path.exists() for path in _DRIVERS)
 
 
 def provide_temporary_folder(place: Path) -> None:
@@ -152,7 +158,7 @@ def usable_cores() -> int:
 @contextmanager
 def _without_noise() -> Iterator[None]:
     # TensorFlow's C++ code writes to file descriptor 2 itself, past sys.stderr.
-    noise = _NOISE if _DRIVER.is_file() else f"{_NOISE}|{_NOISE_WITHOUT_DRIVER}"
+    noise = _NOISE if _has_driver() else f"{_NOISE}|{_NOISE_WITHOUT_DRIVER}"
     sys.stderr.flush()
     stderr = os.dup(2)
     command = [sys.executable, "-I", "-S", "-c", _FILTER, noise]
