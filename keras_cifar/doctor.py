@@ -23,6 +23,7 @@ from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
 from keras_cifar.errors import described
 from keras_cifar.machine import cpu_flags, cpu_model, onednn, pick_precision, usable_cores
 from keras_cifar.run_dir import RUNS, is_group, newest_run
+from keras_cifar.usable_memory import memory
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
 # A module of each extra, which is there only if the extra is.
@@ -99,8 +100,8 @@ def _version(package: str) -> str:
 def _cpu() -> Iterator[Fact | Problem]:
     flags = cpu_flags()
     precision, reason = pick_precision()
-    memory, available = _memory_gigabytes()
-    known = f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"
+    total, available = (bytes_ / _GIGABYTE for bytes_ in memory() or (0, 0))
+    known = f"{total:.1f} GB, {available:.1f} GB available" if total else "unknown"
     yield Fact("devices", "CPU", cpu_model())
     yield Fact("devices", "CPU cores", f"{usable_cores()} of {os.cpu_count()}")
     yield Fact("devices", "memory", known)
@@ -108,23 +109,12 @@ def _cpu() -> Iterator[Fact | Problem]:
         yield Fact("devices", feature, "yes" if feature in flags else "no")
     yield Fact("devices", "--precision auto", f"{precision}: {reason}")
     yield Fact("devices", "oneDNN, to train", "{}: {}".format(*onednn()))
-    if memory and available < _MEMORY_GIGABYTES:
+    if total and available < _MEMORY_GIGABYTES:
         yield Problem(
             f"Only {available:.1f} GB of memory are available; training at batch size 128 "
             f"takes up to {_MEMORY_GIGABYTES} GB.",
             "Close other programs, or train with a smaller --batch-size.",
         )
-
-
-def _memory_gigabytes() -> tuple[float, float]:
-    """Returns memory in all and what is available; zeros where Linux does not tell."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return 0.0, 0.0
-    lines = (line.partition(":") for line in meminfo.read_text().splitlines())
-    kibibytes = {name: int(value.split()[0]) for name, _, value in lines}
-    total, available = kibibytes.get("MemTotal", 0), kibibytes.get("MemAvailable", 0)
-    return total * 1024 / _GIGABYTE, available * 1024 / _GIGABYTE
 
 
 def _gpus() -> Iterator[Fact | Problem]:

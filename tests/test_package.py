@@ -31,7 +31,7 @@ LAYERS = (
     ("model", "distribute"),
     ("data",),
     ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
-    ("cifar10", "serving", "machine", "interpreter", "files", "errors"),
+    ("cifar10", "serving", "machine", "usable_memory", "interpreter", "files", "errors"),
 )
 COMMANDS = (
     "data",
