@@ -21,7 +21,7 @@ from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
 from keras_cifar.errors import described
-from keras_cifar.machine import cpu_flags, cpu_model, onednn, pick_precision, usable_cores
+from keras_cifar.machine import cpu_flags, cpu_model, gpus, onednn, pick_precision, usable_cores
 from keras_cifar.run_dir import RUNS, is_group, newest_run
 from keras_cifar.usable_memory import memory
 
@@ -118,13 +118,11 @@ def _cpu() -> Iterator[Fact | Problem]:
 
 
 def _gpus() -> Iterator[Fact | Problem]:
-    seen = tf.config.list_physical_devices("GPU")
+    seen = gpus()
     yield Fact("devices", "GPUs that TensorFlow uses", str(len(seen)) if seen else "none")
     for gpu in seen:
-        details = tf.config.experimental.get_device_details(gpu)
-        name = details.get("device_name", "unknown")
-        capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
-        yield Fact("devices", gpu.name, f"{name}, compute capability {capability}")
+        capability = ".".join(map(str, gpu.capability or ())) or "unknown"
+        yield Fact("devices", gpu.device, f"{gpu.name}, compute capability {capability}")
     if seen:
         yield Fact("devices", "XLA, to train", "{}: {}".format(*xla.state("single", device="GPU")))
     installed = _installed_gpus()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 # What TensorFlow says at every start on a healthy machine, and what else without an NVIDIA driver;
 # with one, the latter is the reason why a GPU is not seen. Matched against whole lines.
@@ -81,10 +82,10 @@ def start_tensorflow(*, trains: bool = False) -> None:
     with _without_noise():
         import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
+        seen = tf.config.list_physical_devices("GPU")
+        for gpu in seen:
             tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003
-    if not gpus and _has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+    if not seen and _has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
         sys.stderr.write(
             "TensorFlow sees no GPU, and goes on without, although there is an NVIDIA driver. "
             "Look for what is missing: keras-cifar doctor\n"
@@ -215,13 +216,30 @@ def local_devices() -> list[str]:
     return [device.name for device in devices]
 
 
-def gpu_names() -> list[str]:
-    """Returns the names of the GPUs that TensorFlow sees; it does not describe every one."""
+class Gpu(NamedTuple):
+    """A GPU that TensorFlow sees, which does not describe every one.
+
+    Attributes:
+        device: TensorFlow's name of it, "/physical_device:GPU:0" say.
+        name: "NVIDIA T4", say.
+        capability: the compute capability; None if it is not known.
+    """
+
+    device: str
+    name: str
+    capability: tuple[int, int] | None
+
+
+def gpus() -> list[Gpu]:
+    """Returns the GPUs that TensorFlow sees."""
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    return [described.get("device_name", "an unknown GPU") for described in details]
+    found = []
+    for device in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        name = details.get("device_name", "an unknown GPU")
+        found.append(Gpu(device.name, name, details.get("compute_capability")))
+    return found
 
 
 def precisions() -> list[str]:
@@ -237,20 +255,16 @@ def pick_precision() -> tuple[str, str]:
     Returns:
         "bfloat16", "float16" or "float32", and a phrase such as "the CPU has avx512_bf16".
     """
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capabilities = [
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-            for gpu in gpus
-        ]
-        return precision_of_gpu(min(capabilities))
+    if seen := gpus():
+        known = [gpu.capability for gpu in seen if gpu.capability]
+        return precision_of_gpu(min(known) if len(known) == len(seen) else None)
     return precision_of_cpu(cpu_flags(), vendor=_cpuinfo("vendor_id"))
 
 
-def precision_of_gpu(compute_capability: tuple[int, int]) -> tuple[str, str]:
-    """Returns precision and reason for the weakest GPU's compute capability."""
+def precision_of_gpu(compute_capability: tuple[int, int] | None) -> tuple[str, str]:
+    """Returns precision and reason for the weakest GPU's compute capability, if it is known."""
+    if compute_capability is None:
+        return "float32", "TensorFlow does not tell the GPU's compute capability"
     reason = f"the GPU has compute capability {'.'.join(map(str, compute_capability))}"
     if compute_capability >= _BFLOAT16_COMPUTE_CAPABILITY:
         return "bfloat16", reason

@@ -40,6 +40,11 @@ def test_a_gpu_gets_what_its_tensor_cores_take(capability, precision):
     assert precision_of_gpu(capability) == expected
 
 
+def test_a_gpu_that_is_not_described_gets_float32():
+    reason = "TensorFlow does not tell the GPU's compute capability"
+    assert precision_of_gpu(None) == ("float32", reason)
+
+
 def test_this_machine_gets_one_of_them():
     precision, reason = pick_precision()
     assert precision in ("float32", "bfloat16", "float16")
