@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 
 Figures = dict[str, Any]
 BATCHES = (1, 64, 1024)

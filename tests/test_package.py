@@ -30,7 +30,7 @@ LAYERS = (
     ("accelerate", "optimize"),
     ("model", "distribute"),
     ("data",),
-    ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
+    ("history", "image", "model_dir", "rate_curve", "start", "tf1_loader"),
     ("cifar10", "serving", "machine", "usable_memory", "interpreter", "files", "errors"),
 )
 COMMANDS = (

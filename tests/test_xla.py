@@ -5,7 +5,7 @@ import os
 import pytest
 
 from keras_cifar.accelerate import xla
-from keras_cifar.machine import EXACT_ON_GPU, start_tensorflow
+from keras_cifar.start import EXACT_ON_GPU, start_tensorflow
 
 TRAIN = """
 import hashlib, keras

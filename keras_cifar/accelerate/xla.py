@@ -12,7 +12,8 @@ import keras
 from tensorflow.python.eager import context
 
 from keras_cifar.interpreter import python
-from keras_cifar.machine import EXACT_ON_GPU, XLA_FLAGS, device_kind
+from keras_cifar.machine import device_kind
+from keras_cifar.start import EXACT_ON_GPU, XLA_FLAGS
 
 # Many times what TensorFlow takes to start and to compile a line.
 _PROBE_SECONDS = 120

@@ -28,7 +28,7 @@ from keras_cifar.train.compile import compile_model
 # It prints for the parent.
 _PROGRAM = """
 import dataclasses, json, sys
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 start_tensorflow(trains=True)
 from keras_cifar.train.speed import measure_here
 print(json.dumps(dataclasses.asdict(measure_here(sys.argv[1]))))
