@@ -20,8 +20,10 @@ from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
-from keras_cifar.machine import cpu_flags, cpu_model, onednn, pick_precision, usable_cores
+from keras_cifar.errors import described
+from keras_cifar.machine import cpu_flags, cpu_model, gpus, onednn, pick_precision, usable_cores
 from keras_cifar.run_dir import RUNS, is_group, newest_run
+from keras_cifar.usable_memory import memory
 
 _PACKAGES = ("keras-cifar", "tensorflow", "keras", "tensorflow-datasets", "numpy", "matplotlib")
 # A module of each extra, which is there only if the extra is.
@@ -98,8 +100,8 @@ def _version(package: str) -> str:
 def _cpu() -> Iterator[Fact | Problem]:
     flags = cpu_flags()
     precision, reason = pick_precision()
-    memory, available = _memory_gigabytes()
-    known = f"{memory:.1f} GB, {available:.1f} GB available" if memory else "unknown"
+    total, available = (bytes_ / _GIGABYTE for bytes_ in memory() or (0, 0))
+    known = f"{total:.1f} GB, {available:.1f} GB available" if total else "unknown"
     yield Fact("devices", "CPU", cpu_model())
     yield Fact("devices", "CPU cores", f"{usable_cores()} of {os.cpu_count()}")
     yield Fact("devices", "memory", known)
@@ -107,7 +109,7 @@ def _cpu() -> Iterator[Fact | Problem]:
         yield Fact("devices", feature, "yes" if feature in flags else "no")
     yield Fact("devices", "--precision auto", f"{precision}: {reason}")
     yield Fact("devices", "oneDNN, to train", "{}: {}".format(*onednn()))
-    if memory and available < _MEMORY_GIGABYTES:
+    if total and available < _MEMORY_GIGABYTES:
         yield Problem(
             f"Only {available:.1f} GB of memory are available; training at batch size 128 "
             f"takes up to {_MEMORY_GIGABYTES} GB.",
@@ -115,25 +117,12 @@ def _cpu() -> Iterator[Fact | Problem]:
         )
 
 
-def _memory_gigabytes() -> tuple[float, float]:
-    """Returns memory in all and what is available; zeros where Linux does not tell."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return 0.0, 0.0
-    lines = (line.partition(":") for line in meminfo.read_text().splitlines())
-    kibibytes = {name: int(value.split()[0]) for name, _, value in lines}
-    total, available = kibibytes.get("MemTotal", 0), kibibytes.get("MemAvailable", 0)
-    return total * 1024 / _GIGABYTE, available * 1024 / _GIGABYTE
-
-
 def _gpus() -> Iterator[Fact | Problem]:
-    seen = tf.config.list_physical_devices("GPU")
+    seen = gpus()
     yield Fact("devices", "GPUs that TensorFlow uses", str(len(seen)) if seen else "none")
     for gpu in seen:
-        details = tf.config.experimental.get_device_details(gpu)
-        name = details.get("device_name", "unknown")
-        capability = ".".join(map(str, details.get("compute_capability", ()))) or "unknown"
-        yield Fact("devices", gpu.name, f"{name}, compute capability {capability}")
+        capability = ".".join(map(str, gpu.capability or ())) or "unknown"
+        yield Fact("devices", gpu.device, f"{gpu.name}, compute capability {capability}")
     if seen:
         yield Fact("devices", "XLA, to train", "{}: {}".format(*xla.state("single", device="GPU")))
     installed = _installed_gpus()
@@ -170,7 +159,16 @@ def _is_importable(module: str) -> bool:
 
 
 def _data(data_dir: Path | None) -> Iterator[Fact | Problem]:
-    root = data_dir or default_data_dir()
+    try:
+        yield from _data_in(data_dir or default_data_dir())
+    except OSError as error:
+        # Of default_data_dir, it says itself what to do.
+        what, _, remedy = described(error).partition(". ")
+        yield Fact("data", "cifar10", "unknown")
+        yield Problem(f"{what}.", remedy or "Name another folder with --data-dir.")
+
+
+def _data_in(root: Path) -> Iterator[Fact | Problem]:
     folder = dataset_folder(CIFAR10, data_dir=root)
     free = _free_gigabytes(root)
     state = "prepared, files complete"

@@ -1,134 +1,28 @@
-"""This machine: TensorFlow started on it, its CPU, the precision that suits it, its versions."""
+"""This machine: its cores, CPU and GPUs, the precision that suits it, its versions."""
 
 import os
 import platform
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-# What TensorFlow says at every start on a healthy machine, and what else without an NVIDIA driver;
-# with one, the latter is the reason why a GPU is not seen. Matched against whole lines.
-_NOISE = (
-    r"All log messages before absl::InitializeLog|oneDNN custom operations are on"
-    r"|cpu_feature_guard|To enable the following"
-    r"|Unable to register cu(FFT|DNN|BLAS) factory|computation_placer already registered"
-    r"|TF-TRT Warning: Could not find TensorRT|^\s*$"
-    # Keras imports it. Without a home folder, its list of fonts is made anew each time.
-    r"|[Mm]atplotlib.* is not a writable directory|Matplotlib created a temporary cache directory"
-)
-_NOISE_WITHOUT_DRIVER = "Could not find cuda drivers|failed call to cuInit|cuda_diagnostics"
-_DRIVER = Path("/proc/driver/nvidia/version")
-# A process of its own passes the rest on, since TensorFlow may abort right after it has said why.
-_FILTER = """
-import re, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-for line in sys.stdin.buffer:
-    if not re.search(sys.argv[1], line.decode(errors="replace")):
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-"""
 # TensorFlow reads it when it is imported. By itself it takes oneDNN only where the CPU has AVX-512
 # with VNNI or better. An AMD EPYC with AVX2 alone (2 cores, TensorFlow 2.21, November 2026) trained
 # the article's network in float32 at 92 images/s without it and at 121 to 130 with it. But there
 # the exported network answered 122 to 129 images/s one at a time without it, and 72 to 73 with it.
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-_CHOSEN = "1"
+ONEDNN_ON = "1"
 _WITH_ONEDNN = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
-# Read by XLA when it first compiles. With TensorFlow's switch for determinism Keras drops XLA; this
-# is XLA's own (openxla.org/xla/determinism). It would still measure which kernels are fastest, and
-# choose others in the next process, so that a resumed run would not end the same.
-XLA_FLAGS = "XLA_FLAGS"
-EXACT_ON_GPU = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
-_BACKEND, _TENSORFLOW = "KERAS_BACKEND", "tensorflow"
-# What else Keras heeds: the first two end a training early.
-_KERAS_SWITCHES = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
-# What is left of the noise takes moments, unless a process that TensorFlow started still writes.
-_SIEVE_SECONDS = 5
 _THREADS = {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"}
 # What multiplies bfloat16 faster than float32: AMX on Intel, the instructions of AVX-512 on AMD. On
 # Intel those run at half the rate of float32's: a Xeon without AMX trained the article's network
 # at 205 images/s in bfloat16 and at 347 in float32 (2 cores, TensorFlow 2.21, November 2026).
-_AVX2 = "avx2"
+AVX2 = "avx2"
 _AMX = "amx_bf16"
 _AVX512 = "avx512_bf16"
 _BFLOAT16_COMPUTE_CAPABILITY = (8, 0)  # Ampere and later
 _FLOAT16_COMPUTE_CAPABILITY = (7, 0)  # Volta and Turing: tensor cores for float16 only
 _PACKAGES = ("tensorflow", "keras", "numpy", "keras-cifar")
-
-
-def start_tensorflow(*, trains: bool = False) -> None:
-    """Imports TensorFlow and looks for devices; passes on what it prints, the known noise aside.
-
-    GPU memory is taken as it is needed, so that others can use the GPU too.
-
-    Args:
-        trains: whether the process is to train, for which oneDNN is on where it helps, unless
-            TF_ENABLE_ONEDNN_OPTS says otherwise. For all else, TensorFlow decides. And XLA is told
-            to compute the same each time, in addition to what XLA_FLAGS says.
-    """
-    _set_keras_up()
-    provide_temporary_folder(Path())
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no INFO; WARNING and ERROR stay
-    if trains and _AVX2 in cpu_flags():
-        os.environ.setdefault(ONEDNN, _CHOSEN)
-    if trains:
-        _have_xla_exact()
-    with _without_noise():
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)  # noqa: FBT003
-    if not gpus and _DRIVER.is_file() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
-        sys.stderr.write(
-            "TensorFlow sees no GPU, and goes on without, although there is an NVIDIA driver. "
-            "Look for what is missing: keras-cifar doctor\n"
-        )
-    if threads := granted_threads():
-        with suppress(RuntimeError):  # of a process that has begun to compute, a notebook's say
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def provide_temporary_folder(place: Path) -> None:
-    """Has temporary files go to memory, or else to `place`, if the system has no folder for them.
-
-    In a container whose disk is read only, say: without one, TensorFlow cannot even be imported.
-
-    Args:
-        place: a folder; if it is missing, what it is to be in counts.
-    """
-    with suppress(FileNotFoundError):
-        tempfile.gettempdir()
-        return
-    shared_memory = Path("/dev/shm")
-    nearest = next(path for path in (place, *place.absolute().parents) if path.exists())
-    is_usable = os.access(shared_memory, os.W_OK | os.X_OK)
-    tempfile.tempdir = str(shared_memory if is_usable else nearest)
-
-
-def _set_keras_up() -> None:
-    """Has Keras take TensorFlow and its own defaults, whatever environment and keras.json say."""
-    told = os.environ.get(_BACKEND, _TENSORFLOW)
-    if told != _TENSORFLOW:
-        sys.stderr.write(f"{_BACKEND} is {told!r}: keras-cifar computes with TensorFlow.\n")
-    os.environ[_BACKEND] = _TENSORFLOW
-    for switch in _KERAS_SWITCHES:
-        if value := os.environ.pop(switch, None):
-            sys.stderr.write(f"{switch} is {value!r}: keras-cifar takes no notice of it.\n")
-    # Where keras.json would be. It may say float16, or be another user's and not readable.
-    os.environ["KERAS_HOME"] = os.devnull
-
-
-def _have_xla_exact() -> None:
-    flags = os.environ.get(XLA_FLAGS, "").strip()
-    # What does not begin so names a file of flags.
-    if EXACT_ON_GPU not in flags and (not flags or flags.startswith("--")):
-        os.environ[XLA_FLAGS] = f"{EXACT_ON_GPU} {flags}".strip()
 
 
 def granted_threads() -> int:
@@ -149,28 +43,6 @@ def usable_cores() -> int:
     return int(loky.cpu_count())
 
 
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    # TensorFlow's C++ code writes to file descriptor 2 itself, past sys.stderr.
-    noise = _NOISE if _DRIVER.is_file() else f"{_NOISE}|{_NOISE_WITHOUT_DRIVER}"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    command = [sys.executable, "-I", "-S", "-c", _FILTER, noise]
-    read, write = os.pipe()
-    sieve = subprocess.Popen(command, stdin=read, stdout=stderr)
-    os.dup2(write, 2)
-    os.close(read)
-    os.close(write)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        with suppress(subprocess.TimeoutExpired):
-            sieve.wait(_SIEVE_SECONDS)
-
-
 def onednn() -> tuple[str, str]:
     """Returns whether TensorFlow, which has been started, computes with oneDNN, and the reason.
 
@@ -184,8 +56,8 @@ def onednn() -> tuple[str, str]:
     setting = os.environ.get(ONEDNN)
     if setting is None:
         return state, "as TensorFlow has it on this CPU"
-    if setting == _CHOSEN and _AVX2 in cpu_flags():
-        return state, f"faster to train with on a CPU with {_AVX2}"
+    if setting == ONEDNN_ON and AVX2 in cpu_flags():
+        return state, f"faster to train with on a CPU with {AVX2}"
     return state, f"{ONEDNN} is {setting!r}"
 
 
@@ -209,13 +81,30 @@ def local_devices() -> list[str]:
     return [device.name for device in devices]
 
 
-def gpu_names() -> list[str]:
-    """Returns the names of the GPUs that TensorFlow sees; it does not describe every one."""
+class Gpu(NamedTuple):
+    """A GPU that TensorFlow sees, which does not describe every one.
+
+    Attributes:
+        device: TensorFlow's name of it, "/physical_device:GPU:0" say.
+        name: "NVIDIA T4", say.
+        capability: the compute capability; None if it is not known.
+    """
+
+    device: str
+    name: str
+    capability: tuple[int, int] | None
+
+
+def gpus() -> list[Gpu]:
+    """Returns the GPUs that TensorFlow sees."""
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    return [described.get("device_name", "an unknown GPU") for described in details]
+    found = []
+    for device in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        name = details.get("device_name", "an unknown GPU")
+        found.append(Gpu(device.name, name, details.get("compute_capability")))
+    return found
 
 
 def precisions() -> list[str]:
@@ -231,20 +120,16 @@ def pick_precision() -> tuple[str, str]:
     Returns:
         "bfloat16", "float16" or "float32", and a phrase such as "the CPU has avx512_bf16".
     """
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capabilities = [
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-            for gpu in gpus
-        ]
-        return precision_of_gpu(min(capabilities))
+    if seen := gpus():
+        known = [gpu.capability for gpu in seen if gpu.capability]
+        return precision_of_gpu(min(known) if len(known) == len(seen) else None)
     return precision_of_cpu(cpu_flags(), vendor=_cpuinfo("vendor_id"))
 
 
-def precision_of_gpu(compute_capability: tuple[int, int]) -> tuple[str, str]:
-    """Returns precision and reason for the weakest GPU's compute capability."""
+def precision_of_gpu(compute_capability: tuple[int, int] | None) -> tuple[str, str]:
+    """Returns precision and reason for the weakest GPU's compute capability, if it is known."""
+    if compute_capability is None:
+        return "float32", "TensorFlow does not tell the GPU's compute capability"
     reason = f"the GPU has compute capability {'.'.join(map(str, compute_capability))}"
     if compute_capability >= _BFLOAT16_COMPUTE_CAPABILITY:
         return "bfloat16", reason

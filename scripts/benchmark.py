@@ -28,9 +28,9 @@ from pathlib import Path
 
 import click
 
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 start_tensorflow(trains=True)
 

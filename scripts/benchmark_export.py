@@ -26,8 +26,8 @@ from typing import Any
 import click
 
 from keras_cifar.cifar10 import SAMPLE
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 # How long a round of one contender takes, about.
 ROUND_SECONDS = 0.5

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 
 Figures = dict[str, Any]
 BATCHES = (1, 64, 1024)
@@ -88,10 +88,10 @@ def device(_: Size) -> Figures:
     """Returns what is measured on."""
     start_tensorflow(trains=True)
     from keras_cifar.accelerate import xla
-    from keras_cifar.machine import cpu_model, device_kind, gpu_names, pick_precision
+    from keras_cifar.machine import cpu_model, device_kind, gpus, pick_precision
 
     return {
-        "GPU": ", ".join(gpu_names()) or "none",
+        "GPU": ", ".join(gpu.name for gpu in gpus()) or "none",
         "CPU": cpu_model(),
         "system": platform.platform(),
         "TensorFlow": version("tensorflow"),

@@ -234,7 +234,7 @@ def write_questions(
 
 def describe() -> str:
     """Returns what the figures depend on."""
-    from keras_cifar.machine import start_tensorflow
+    from keras_cifar.start import start_tensorflow
 
     start_tensorflow()
     from keras_cifar.machine import cpu_model

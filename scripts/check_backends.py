@@ -19,8 +19,8 @@ import click
 import numpy as np
 
 from keras_cifar.cifar10 import SAMPLE
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 BACKENDS = ("tensorflow", "jax", "torch")
 IMAGES = 100

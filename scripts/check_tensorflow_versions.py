@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from keras_cifar.cifar10 import SAMPLE
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 
 start_tensorflow()
 

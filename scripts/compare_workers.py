@@ -26,10 +26,10 @@ import numpy as np
 from keras_cifar.distribute.cluster import TF_CONFIG
 from keras_cifar.history import read_history
 from keras_cifar.launch import held_ports, share_out
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.article import ArticleRecipe
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 # 1, 2, 3 and 4 divide it, and of 100 images fast94 keeps 64.
 BATCH_SIZES = {"article": 120, "fast94": 100}

@@ -29,7 +29,8 @@ from fault_suite.faults import FAULTS, notice
 from fault_suite.mutations import MUTATIONS
 from fault_suite.suite import LOST, OUTCOMES, Result, Suite
 
-from keras_cifar.machine import cpu_model, package_versions, start_tensorflow, usable_cores
+from keras_cifar.machine import cpu_model, package_versions, usable_cores
+from keras_cifar.start import start_tensorflow
 
 COMMANDS = ("train fast94", "train article", "evaluate", "export", "data")
 MUTATION = "mutations"

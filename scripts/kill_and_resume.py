@@ -23,8 +23,8 @@ import click
 import numpy as np
 
 from keras_cifar.history import COLUMNS, read_history
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 start_tensorflow()
 

@@ -22,8 +22,8 @@ import numpy as np
 from keras_cifar.files import TEMPORARY
 from keras_cifar.history import read_history
 from keras_cifar.launch import held_ports, share_out
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 WHO = {"chief": 0, "worker": 1}
 SIGNALS = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}

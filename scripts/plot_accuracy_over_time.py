@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from keras_cifar.cifar10 import CIFAR10
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 
 start_tensorflow()
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import click
 
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.model_dir import versions
+from keras_cifar.start import start_tensorflow
 
 start_tensorflow()
 

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
 from keras_cifar.cifar10 import CIFAR10, DATASETS, SAMPLE, DatasetFacts, SplitFacts
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import RunDir
+from keras_cifar.start import start_tensorflow
 
 # Without AVX-512, TensorFlow leaves oneDNN off, which trains 1.3 to 1.9 times as fast there too
 # (AMD EPYC with AVX2, November 2026). Elsewhere it is on anyway. No test is about the choice.
@@ -130,8 +130,8 @@ def in_a_process(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python, with the names that training needs, in a process of its own."""
     names = (
-        "import os, pathlib, signal, keras_cifar.machine",
-        "keras_cifar.machine.start_tensorflow()",
+        "import os, pathlib, signal, keras_cifar.start",
+        "keras_cifar.start.start_tensorflow()",
         "import tensorflow as tf",
         tiny.code,
         f"data_dir = pathlib.Path({str(tiny.data_dir)!r})",
@@ -295,7 +295,7 @@ def run_server(
     """
     program = []
     if constants:
-        program = ["import keras_cifar.machine", "keras_cifar.machine.start_tensorflow()"]
+        program = ["import keras_cifar.start", "keras_cifar.start.start_tensorflow()"]
         for name, value in constants.items():
             program += [f"import {name.rpartition('.')[0]}", f"{name} = {value}"]
     code = "\n".join([*program, _KERAS_CIFAR])

@@ -283,3 +283,21 @@ def test_doctor_prints_json_and_no_noise(command, tmp_path):
     document = json.loads(result.stdout)
     assert document["versions"]["tensorflow"].startswith("2.")
     assert any(str(tmp_path) in problem["what"] for problem in document["problems"])
+
+
+def test_stderr_may_be_closed_and_a_path_need_not_be_text(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    result = subprocess.run(
+        [
+            "sh",
+            "-c",
+            'exec "$0" -m keras_cifar doctor --data-dir "$1" 2>&-',
+            sys.executable,
+            folder,
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},  # as in the language of most
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert result.returncode == 0
+    assert b"CIFAR-10 is not in " + folder in result.stdout

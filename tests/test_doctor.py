@@ -60,6 +60,26 @@ def test_tfds_data_dir_is_looked_at_where_no_folder_is_named(tmp_path, monkeypat
     assert facts(diagnose(data_dir=None))["data", "folder"] == str(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("told", "what", "remedy"),
+    [
+        (
+            "gs://b",
+            "gs://b: no folder on this machine.",
+            "Give one with --data-dir, or by TFDS_DATA_",
+        ),
+        ("/" + 300 * "x", "File name too long.", "Name another folder with --data-dir."),
+    ],
+)
+def test_a_data_folder_that_cannot_be_looked_at_is_a_problem(monkeypatch, told, what, remedy):
+    monkeypatch.setenv("TFDS_DATA_DIR", told)
+    diagnosis = diagnose(data_dir=None)
+    assert facts(diagnosis)["data", "cifar10"] == "unknown"
+    (problem,) = (problem for problem in diagnosis.problems if told in problem.what)
+    assert problem.what.endswith(what)
+    assert problem.remedy.startswith(remedy)
+
+
 def test_complete_data_is_no_problem(full_data_dir):
     diagnosis = diagnose(data_dir=full_data_dir)
     assert facts(diagnosis)["data", "cifar10"] == "prepared, files complete"

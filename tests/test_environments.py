@@ -187,8 +187,8 @@ def test_keras_has_its_own_defaults_whatever_its_settings_say(tmp_path):
     settings = '{"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"}'
     (tmp_path / ".keras" / "keras.json").write_text(settings)
     code = (
-        "import keras_cifar.machine\n"
-        "keras_cifar.machine.start_tensorflow()\n"
+        "import keras_cifar.start\n"
+        "keras_cifar.start.start_tensorflow()\n"
         "from keras import backend, config\n"
         "print(backend.backend(), config.floatx(), config.image_data_format())\n"
         "print(config.max_epochs())\n"

@@ -297,6 +297,14 @@ def test_the_lines_of_worker_0_are_as_they_are_and_the_others_marked():
     assert re.search(r"^Worker [01] ended with exit code 2$", stderr, re.MULTILINE)
 
 
+def test_a_file_of_the_users_takes_the_place_of_no_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "click.py").write_text("raise ImportError('of the user')\n")
+    with held_ports(1) as ports:
+        ending = run_workers(("train", "--epochs", "x"), share_out(ports))
+    assert ending.exit_code == 2  # by click, which has read the option
+
+
 def test_on_a_terminal_a_marked_line_takes_the_place_of_the_bar():
     terminal, stderr = pty.openpty()
     with launched(2, "train", "--epochs", "x", stderr=stderr) as process:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_cifar import machine
+from keras_cifar import machine, start
 from keras_cifar.machine import cpu_flags, pick_precision, precision_of_cpu, precision_of_gpu
 
 
@@ -40,17 +40,25 @@ def test_a_gpu_gets_what_its_tensor_cores_take(capability, precision):
     assert precision_of_gpu(capability) == expected
 
 
+def test_a_gpu_that_is_not_described_gets_float32():
+    reason = "TensorFlow does not tell the GPU's compute capability"
+    assert precision_of_gpu(None) == ("float32", reason)
+
+
 def test_this_machine_gets_one_of_them():
     precision, reason = pick_precision()
     assert precision in ("float32", "bfloat16", "float16")
     assert reason
 
 
+NAMES = "from keras_cifar.machine import *; from keras_cifar.start import *"
+
+
 def in_a_process(code, *, stream="stdout", **environment):
-    """What code prints in a process that has just imported `machine`; None unsets a variable."""
+    """What code prints in a process that has just imported NAMES; None unsets a variable."""
     variables = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": None, **environment}
     result = subprocess.run(
-        [sys.executable, "-c", f"from keras_cifar.machine import *\n{code}"],
+        [sys.executable, "-c", f"{NAMES}\n{code}"],
         env={name: value for name, value in variables.items() if value is not None},
         capture_output=True,
         text=True,
@@ -80,8 +88,8 @@ def test_keras_takes_tensorflow_whatever_it_is_told():
 
 def test_what_tensorflow_says_at_its_death_reaches_the_person():
     code = (
-        "import os, keras_cifar.machine\n"
-        "with keras_cifar.machine._without_noise():\n"
+        "import os, keras_cifar.start\n"
+        "with keras_cifar.start._without_noise():\n"
         "    os.write(2, b'cpu_feature_guard: noise\\nwhy it dies\\n')\n"
         "    os.abort()\n"
     )
@@ -115,11 +123,12 @@ print("started")
     assert in_a_process(code) == "started\n"
 
 
-@pytest.mark.skipif(machine._DRIVER.is_file(), reason="there is a driver")
+@pytest.mark.skipif(start._has_driver(), reason="there is a driver")
 def test_why_a_gpu_is_not_seen_is_no_noise_where_there_is_a_driver():
     code = """
-import pathlib, keras_cifar.machine
-keras_cifar.machine._DRIVER = pathlib.Path(keras_cifar.machine.__file__)
+import pathlib, keras_cifar.start
+there = pathlib.Path(keras_cifar.start.__file__)
+keras_cifar.start._DRIVERS = (there / "not", there)  # the second, as on WSL 2
 start_tensorflow()
 """
     said = in_a_process(code, stream="stderr", TF_CPP_MIN_LOG_LEVEL="0", CUDA_VISIBLE_DEVICES=None)

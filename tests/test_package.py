@@ -30,8 +30,8 @@ LAYERS = (
     ("accelerate", "optimize"),
     ("model", "distribute"),
     ("data",),
-    ("history", "image", "model_dir", "rate_curve", "tf1_loader"),
-    ("cifar10", "serving", "machine", "files", "errors"),
+    ("history", "image", "model_dir", "rate_curve", "start", "tf1_loader"),
+    ("cifar10", "serving", "machine", "usable_memory", "interpreter", "files", "errors"),
 )
 COMMANDS = (
     "data",

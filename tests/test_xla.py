@@ -5,7 +5,7 @@ import os
 import pytest
 
 from keras_cifar.accelerate import xla
-from keras_cifar.machine import EXACT_ON_GPU, start_tensorflow
+from keras_cifar.start import EXACT_ON_GPU, start_tensorflow
 
 TRAIN = """
 import hashlib, keras
@@ -65,7 +65,10 @@ def test_training_ends_if_keras_has_dropped_xla(in_a_process):
     assert ended.stderr.endswith("RuntimeError: XLA has not compiled the training step, as told.\n")
 
 
-def test_a_cpu_and_several_gpus_do_without():
+def test_a_cpu_and_several_gpus_do_without(tmp_path, monkeypatch):
+    """Also where a file of the user's has the name of a module that TensorFlow imports."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random.py").write_text("raise ImportError('of the user')\n")
     assert xla.choose("single", device="CPU") == (False, "on a CPU oneDNN is faster")
     assert xla.choose("mirrored", device="GPU") == (False, "for a single device only")
     assert xla.choose("single", device="GPU") == (True, "for a GPU")

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from functools import cache
 from typing import Any
 
@@ -12,7 +11,9 @@ import keras
 # TensorFlow 2.21 says nowhere in public what it has compiled.
 from tensorflow.python.eager import context
 
-from keras_cifar.machine import EXACT_ON_GPU, XLA_FLAGS, device_kind
+from keras_cifar.interpreter import python
+from keras_cifar.machine import device_kind
+from keras_cifar.start import EXACT_ON_GPU, XLA_FLAGS
 
 # Many times what TensorFlow takes to start and to compile a line.
 _PROBE_SECONDS = 120
@@ -69,7 +70,7 @@ def why_not() -> str | None:
     """
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
+            python(_PROBE),
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,

@@ -17,7 +17,7 @@ from keras_cifar.cli.options import (
     json_option,
     wrong_usage,
 )
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 
 
 @click.command()

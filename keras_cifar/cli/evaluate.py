@@ -9,9 +9,9 @@ from typing import Any, Literal
 import click
 
 from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, RunGroup, is_group, newest_run
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 _SUSPECTS_SHOWN = 20
 

@@ -1,6 +1,9 @@
 """How a command ends that cannot go on: one line and an exit code; a bug keeps its traceback."""
 
+import io
+import os
 import signal
+import sys
 
 import click
 
@@ -9,6 +12,7 @@ from keras_cifar.errors import described, printable
 # What a shell reports for a process that a signal ended: 128 + its number.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+_STDERR = 2
 
 
 class Terminated(KeyboardInterrupt):
@@ -21,6 +25,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command that was named."""
         signal.signal(signal.SIGTERM, _raise_terminated)
+        _open_what_is_closed()
+        _print_any_path()
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click ends quietly when its reader has gone
@@ -35,6 +41,24 @@ class Group(click.Group):
             ctx.exit(TERMINATED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _open_what_is_closed() -> None:
+    """Opens stdin, stdout and stderr on nothing where they are closed, by `2>&-` say.
+
+    A file that is opened later would take the number, and all that is said would go into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003
+    os.close(descriptor)
+    # What of Python is closed then is None.
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w")
+
+
+def _print_any_path() -> None:
+    """Lets stdout take a path that is not UTF-8 as the bytes that it is."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def _raise_terminated(*_: object) -> None:

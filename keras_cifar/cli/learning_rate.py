@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_cifar.cli.starting import new_name, summary
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import new_run
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 if TYPE_CHECKING:
     from keras_cifar.rate_curve import RateCurve

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from keras_cifar.cli.options import PATH, data_dir_option, json_option, wrong_usage
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.run_dir import RunDir, is_group, newest_run, runs_at
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 
 @click.command()

@@ -13,9 +13,9 @@ import click
 from click.core import ParameterSource
 
 from keras_cifar.cli.options import PATH, given, json_option, user_names, wrong_usage
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.run_dir import newest_run
 from keras_cifar.serving import MODEL_NAME
+from keras_cifar.start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_cifar.client import Failure, Prediction

@@ -10,10 +10,10 @@ import click
 from keras_cifar.cli.job import deploy_job
 from keras_cifar.cli.options import PATH, tta_option, wrong_usage
 from keras_cifar.files import is_closed
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.model_dir import FORMATS, MAX_VERSION, versions
 from keras_cifar.run_dir import RunDir, newest_run
 from keras_cifar.serving import DEVICES, EXPORT_PRECISIONS, MODEL_NAME, default_image
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 # What a format needs and only its extra, of the same name, brings.
 _MODULES = {

@@ -9,8 +9,8 @@ from typing import Literal
 import click
 
 from keras_cifar.cli.options import PATH, data_dir_option, wrong_usage
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.run_dir import RunDir, ended_runs_at, newest_run
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 
 @click.command()

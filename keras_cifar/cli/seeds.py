@@ -17,10 +17,10 @@ from keras_cifar.cli.starting import (
     saying_how_to_resume,
     summary,
 )
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunGroup, new_run
 from keras_cifar.run_record import MAX_SEEDS, check_seeds
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 if TYPE_CHECKING:
     from keras_cifar.train.summary import Summary

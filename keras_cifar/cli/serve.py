@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from keras_cifar.cli.options import PATH, user_names, wrong_usage
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.serve import Limits, Settings
+from keras_cifar.start import start_tensorflow
 
 # Modules that only the extra brings.
 _MODULES = (

@@ -25,10 +25,10 @@ from keras_cifar.cli.starting import (
     summary,
 )
 from keras_cifar.distribute.cluster import is_helper, is_in_cluster
-from keras_cifar.machine import provide_temporary_folder, start_tensorflow
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.recipes.config import PRECISIONS, STRATEGIES
 from keras_cifar.run_dir import RunDir, RunGroup, is_group, new_run, newest_to_resume
+from keras_cifar.start import provide_temporary_folder, start_tensorflow
 
 _OPTIMIZERS = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in recipe.defaults))
 

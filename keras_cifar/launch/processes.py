@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import click
 
+from keras_cifar.interpreter import python
 from keras_cifar.launch.shares import WorkerShare
 
+_KERAS_CIFAR = "from keras_cifar.cli import main; main(prog_name='keras-cifar')"
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # After one has failed, or a signal was passed on. The others notice by themselves within a minute.
 _GRACE_SECONDS = 90.0
@@ -178,7 +180,7 @@ def _start(
                 os.sched_setaffinity(0, share.cores)
 
     return subprocess.Popen(
-        [sys.executable, "-m", "keras_cifar", *arguments],
+        python(_KERAS_CIFAR, arguments),
         env=os.environ | share.environment,
         stdin=subprocess.DEVNULL,
         stdout=None if is_chief else subprocess.PIPE,

@@ -14,7 +14,7 @@ from keras_cifar.machine import (
     ONEDNN,
     cpu_model,
     device_kind,
-    gpu_names,
+    gpus,
     local_devices,
     onednn,
     package_versions,
@@ -49,14 +49,14 @@ def _settle_strategy(config: TrainConfig) -> tuple[str, dict[str, str]]:
         return config.strategy, {}
     if cluster := _of_cluster(config):
         return cluster, {}
-    gpus = len(gpu_names())
-    if gpus < 2 or "mirrored" not in RECIPES[config.recipe].strategies:
+    count = len(gpus())
+    if count < 2 or "mirrored" not in RECIPES[config.recipe].strategies:
         return "single", {}
     try:
-        require_equal_shares(config, replicas=gpus)
+        require_equal_shares(config, replicas=count)
     except OSError as error:
         return "single", {"strategy": f"single ({error})"}
-    return "mirrored", {"strategy": f"mirrored (over {gpus} GPUs)"}
+    return "mirrored", {"strategy": f"mirrored (over {count} GPUs)"}
 
 
 def _of_cluster(config: TrainConfig) -> str | None:
@@ -76,7 +76,7 @@ def replicas_here(config: TrainConfig) -> int:
     if config.strategy == "mirrored":
         return len(local_devices())
     if config.strategy == "multi-worker" and (cluster := find_cluster()):
-        return len(cluster.addresses) * (len(gpu_names()) or 1)
+        return len(cluster.addresses) * (len(gpus()) or 1)
     return 1
 
 
@@ -110,7 +110,7 @@ def out_of_memory_in_words(config: TrainConfig) -> Iterator[None]:
 
 def device() -> str:
     """Returns the name of what this machine trains on."""
-    return ", ".join(gpu_names()) or f"{cpu_model()}, {usable_cores()} threads"
+    return ", ".join(gpu.name for gpu in gpus()) or f"{cpu_model()}, {usable_cores()} threads"
 
 
 def refuse_other_versions(path: Path, versions: dict[str, str]) -> None:

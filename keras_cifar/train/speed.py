@@ -3,10 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,18 +13,26 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cifar.data.examples import Examples
+from keras_cifar.interpreter import python
 from keras_cifar.machine import (
     ONEDNN,
     onednn,
     onednn_by_itself,
     pick_precision,
     precisions,
-    start_tensorflow,
 )
 from keras_cifar.model.inference import inference_model
 from keras_cifar.recipes import RECIPES, TrainConfig
 from keras_cifar.train.compile import compile_model
 
+# It prints for the parent.
+_PROGRAM = """
+import dataclasses, json, sys
+from keras_cifar.start import start_tensorflow
+start_tensorflow(trains=True)
+from keras_cifar.train.speed import measure_here
+print(json.dumps(dataclasses.asdict(measure_here(sys.argv[1]))))
+"""
 _MANY = 64  # images in a request
 _SECONDS = 2.0  # of each measurement, at least one call
 # What differs by less is taken for the same.
@@ -93,7 +100,7 @@ def in_a_process(precision: str, setting: str) -> Speed:
         RuntimeError: the process failed.
     """
     result = subprocess.run(
-        [sys.executable, "-m", "keras_cifar.train.speed", precision],
+        python(_PROGRAM, [precision]),
         env={**os.environ, ONEDNN: setting},
         capture_output=True,
         text=True,
@@ -187,8 +194,3 @@ def verdicts(speeds: Speeds) -> list[str]:
             f"{ONEDNN}={setting} keras-cifar serve"
         )
     return [training, single]
-
-
-if __name__ == "__main__":
-    start_tensorflow(trains=True)
-    print(json.dumps(asdict(measure_here(sys.argv[1]))))  # noqa: T201 (for the parent)

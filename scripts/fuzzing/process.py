@@ -17,7 +17,7 @@ from types import FunctionType
 import atheris
 
 with atheris.instrument_imports(include=["keras_cifar"]):
-    from keras_cifar.machine import start_tensorflow
+    from keras_cifar.start import start_tensorflow
 
     start_tensorflow()
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from keras_cifar.machine import start_tensorflow
+from keras_cifar.start import start_tensorflow
 
 start_tensorflow(trains=True)
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from grpc import StatusCode
 from shared.serve_connections import Answer, rest_request
 
-from keras_cifar.machine import start_tensorflow
 from keras_cifar.serving import (
     BYTES_INPUT,
     BYTES_SIGNATURE,
@@ -22,6 +21,7 @@ from keras_cifar.serving import (
     IMAGE_SIGNATURE,
     MODEL_NAME,
 )
+from keras_cifar.start import start_tensorflow
 
 # For the server to end, once it has been told to; its own patience is 30 s.
 END_SECONDS = 60.0
