@@ -348,6 +348,13 @@ def test_a_signal_before_the_first_worker_is_started_is_not_lost():
     assert run_workers(["--version"], shares()) == (128 + signal.SIGINT, "Interrupted")
 
 
+def test_a_worker_that_is_still_importing_ends_without_a_traceback(tmp_path, monkeypatch, capfd):
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_workers(["--version"], share_out([5001])).exit_code == 128 + signal.SIGINT
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_second_ctrl_c_kills_them(eventually):
     with launched(2, *TRAIN) as process:
         workers = eventually(lambda: len(found := children_of(process)) == 2 and found)

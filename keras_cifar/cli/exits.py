@@ -25,6 +25,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command that was named."""
         signal.signal(signal.SIGTERM, _raise_terminated)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `launch` starts its workers
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_what_is_closed()
         _print_any_path()
         try:

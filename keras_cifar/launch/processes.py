@@ -18,7 +18,13 @@ import click
 from keras_cifar.interpreter import python
 from keras_cifar.launch.shares import WorkerShare
 
-_KERAS_CIFAR = "from keras_cifar.cli import main; main(prog_name='keras-cifar')"
+# Until the command itself handles it, Ctrl-C ends a worker without a traceback of its imports.
+_KERAS_CIFAR = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from keras_cifar.cli import main
+main(prog_name="keras-cifar")
+"""
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # After one has failed, or a signal was passed on. The others notice by themselves within a minute.
 _GRACE_SECONDS = 90.0
