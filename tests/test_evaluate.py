@@ -93,10 +93,12 @@ def test_an_unknown_split_is_refused(make_run):
         evaluate(make_run(), split="tset", data_dir=None)
 
 
-def test_a_run_without_model_says_how_to_train_one(make_run):
+def test_a_run_without_model_says_what_to_do(make_run):
     run = make_run()
     run.model.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no trained model.*keras-cifar train"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no trained model.*Move the folder away, and train again"
+    ):
         evaluate(run, split="test", data_dir=None)
 
 
@@ -125,7 +127,9 @@ def test_a_run_that_cannot_be_written_to_is_refused_before_its_model_is_asked(
     diverged, monkeypatch
 ):
     monkeypatch.setattr("os.access", lambda path, mode: path != diverged.path)
-    with pytest.raises(PermissionError, match=r"run: is not writable\. Name another run\."):
+    with pytest.raises(
+        PermissionError, match=r"run: is not writable\. Name another run, say a copy\."
+    ):
         evaluate(diverged, split="test", data_dir=None)
 
 
