@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from keras_cifar.files import require_writable, write_json
+from keras_cifar.files import write_json
 from keras_cifar.measure.intervals import mean_and_deviation
 from keras_cifar.measure.metrics import Metrics, Split, confusions
 from keras_cifar.measure.predictions import load_model_and_split, predict_views
@@ -34,7 +34,7 @@ def evaluate(
         What metrics.json holds.
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
-    require_writable(run_dir.path, name="run, say a copy")  # before the work, not after it
+    run_dir.require_writable()
     logits = predict_views(
         model, examples.images, views=views, views_share=views_share, source=run_dir.model
     )
@@ -110,7 +110,7 @@ def evaluate_group(group: RunGroup, **options: Any) -> GroupMetrics:
     ended = group.require_ended()
     for seed in ended:
         group.run(seed).require_model()
-        require_writable(group.run(seed).path, name="run, say a copy")
+        group.run(seed).require_writable()
     runs = {}
     for number, seed in enumerate(ended, start=1):
         click.echo(f"seed {seed} ({number} of {len(ended)}): {group.run(seed).path}", err=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import default_data_dir
-from keras_cifar.files import require_writable, write_json
+from keras_cifar.files import write_json
 from keras_cifar.measure.corruptions import CORRUPTIONS, SEVERITIES
 from keras_cifar.measure.corruptions.sources import Source, chosen, computed, published
 from keras_cifar.measure.metrics import Split
@@ -92,7 +92,7 @@ def evaluate_corruptions(
             write.
     """
     model, examples = load_model_and_split(run_dir, split=split, data_dir=data_dir)
-    require_writable(run_dir.path, name="run, say a copy")  # before the work, not after it
+    run_dir.require_writable()
     source = _source(run_dir, split, examples, data_dir=data_dir, count=corruption_images)
 
     def is_right(shown: Examples) -> npt.NDArray[np.bool_]:

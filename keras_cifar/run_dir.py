@@ -80,6 +80,10 @@ class RunDir:
             )
         return self.model
 
+    def require_writable(self) -> None:
+        """Raises OSError if nothing can be written here: before the work, not after it."""
+        require_writable(self.path, name="run, say a copy")
+
     def _way_on(self) -> str:
         """Returns what leads to a model where there is none."""
         whole = self.path.parent if is_group(self.path.parent) else self.path

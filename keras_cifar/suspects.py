@@ -10,7 +10,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, DATASETS, NUM_CLASSES
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.data.split import split_stratified
-from keras_cifar.files import require_writable, write_json
+from keras_cifar.files import write_json
 from keras_cifar.measure.metrics import Split
 from keras_cifar.measure.predictions import check_split, predict_views
 from keras_cifar.model.load import load_model
@@ -94,9 +94,10 @@ def find_suspects(
     run_dirs = ended_runs_at(run_dir.path)
     _check(split, runs=len(run_dirs))
     records = [each.read_record() for each in run_dirs]
-    for each in run_dirs:
+    for each, record in zip(run_dirs, records, strict=True):
+        check_split("validation" if split == "train" else split, settings=record.settings)
         each.require_model()
-    require_writable(run_dir.path, name="run, say a copy")  # before the work, not after it
+    run_dir.require_writable()
     whole = load(
         DATASETS[records[0].settings.dataset],
         split="test" if split == "test" else "train",
@@ -134,7 +135,6 @@ def _asked(
     split: Split, labels: npt.NDArray[np.int64], *, settings: TrainConfig
 ) -> npt.NDArray[np.int64]:
     """Returns which images a run of these settings has not learned, in ascending order."""
-    check_split("validation" if split == "train" else split, settings=settings)
     everything = np.arange(len(labels))
     if split == "test":
         return everything

@@ -77,16 +77,10 @@ def gather(run: RunDir, *, data_dir: Path | None) -> RunFacts:
         OSError: this is no run, or it has a model and the test images cannot be had.
     """
     facts = gather_test(run, data_dir=data_dir)
-    data_dir = facts.record.find_data(data_dir)
-    try:
-        if isinstance(facts.model, Absent) and not is_at_hand(
-            DATASETS[facts.settings.dataset], data_dir=data_dir
-        ):
-            raise OSError("The images are not on this machine, and the run has no model yet.")
-        training, validation = training_parts(facts.settings, data_dir=data_dir)
-    except OSError as error:
-        absent = Absent(described(error))
-        return facts._replace(training=absent, validation=absent)
+    parts = _parts(facts, data_dir=facts.record.find_data(data_dir))
+    if isinstance(parts, Absent):
+        return facts._replace(training=parts, validation=parts)
+    training, validation = parts
     return facts._replace(training=training, validation=_validation(facts, validation))
 
 
@@ -115,6 +109,16 @@ def _test(
         return model
     dataset = DATASETS[record.settings.dataset]
     return _answers(run, model, load(dataset, split="test", data_dir=data_dir))
+
+
+def _parts(facts: RunFacts, *, data_dir: Path | None) -> tuple[Examples, Examples] | Absent:
+    has_model = not isinstance(facts.model, Absent)
+    if not has_model and not is_at_hand(DATASETS[facts.settings.dataset], data_dir=data_dir):
+        return Absent("The images are not on this machine, and the run has no model yet.")
+    try:
+        return training_parts(facts.settings, data_dir=data_dir)
+    except OSError as error:
+        return Absent(described(error))
 
 
 def _validation(facts: RunFacts, examples: Examples) -> Predictions | Absent:

@@ -145,12 +145,11 @@ def _refuse_other_settings(group: RunGroup, record: GroupRecord) -> None:
 
 def _refuse_damaged(run: RunDir, *, group: RunGroup) -> None:
     """Refuses a run that can neither be gone on with nor begin, with the way out."""
-    begun = run.config.is_file()
-    if (run.has_ended and not run.model.is_file()) or (not begun and what_is_in(run)):
-        missing = run.model.name if begun else run.config.name
+    needed = run.model if run.has_ended else run.config
+    if what_is_in(run) and not needed.is_file():
         raise OSError(
-            f"{run.path}: {missing} is missing. Move this folder away; then its seed is trained "
-            f"again by keras-cifar train --resume --run-dir {group.path}"
+            f"{run.path}: {needed.name} is missing. Move this folder away; then its seed is "
+            f"trained again by keras-cifar train --resume --run-dir {group.path}"
         )
 
 
