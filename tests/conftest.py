@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 from fork_server import Fork, ForkServer
 from hypothesis import HealthCheck, settings
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from keras_cifar.cifar10 import CIFAR10, DATASETS, SAMPLE, DatasetFacts, SplitFacts
 from keras_cifar.run_dir import RunDir
@@ -430,6 +430,7 @@ def browser() -> Iterator[Browser]:
         "--disable-component-update",
         "--disable-sync",
     ]
+    expect.set_options(timeout=60_000)  # a busy machine may be late
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         yield browser

@@ -32,7 +32,6 @@ def page(browser: Browser, server: Any) -> Iterator[Page]:
     """The page, opened; a test in which its script fails has failed."""
     with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         page = context.new_page()
-        page.set_default_timeout(10_000)
         errors: list[Exception] = []
         page.on("pageerror", lambda error: errors.append(error))
         page.goto(server.url)
@@ -422,7 +421,7 @@ def test_a_model_of_any_name_is_asked(page: Page) -> None:
     about = {"models": {"a/b:%?": {"versions": {"1": {"accuracy": None}}}}}
     page.route("**/about.json", lambda route: route.fulfill(json=about))
     page.reload()
-    assert "/v1/models/a%2Fb%3A%25%3F:predict" in _text(page, "#curl")
+    expect(page.locator("#curl")).to_contain_text("/v1/models/a%2Fb%3A%25%3F:predict")
     with page.expect_request(PREDICT) as request:
         _sample(page, "cat").click()
     assert request.value.url.endswith("/v1/models/a%2Fb%3A%25%3F/versions/1:predict")
