@@ -160,9 +160,11 @@ def test_a_part_longer_than_the_file_is_begun_anew(serve, tmp_path):
 
 def test_a_silent_server_is_given_up(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.1)
-    server = serve(lambda handler: time.sleep(1))
+    leave = threading.Event()
+    server = serve(lambda handler: leave.wait(600))
     with pytest.raises(DownloadError, match=r"no answer within 0\.1 s"):
         get(server, tmp_path)
+    leave.set()
 
 
 def test_a_server_that_stops_in_the_middle_is_asked_again(serve, tmp_path, monkeypatch):
