@@ -38,8 +38,10 @@ class Poller(threading.Thread):
         self.ending = threading.Event()
 
     def run(self) -> None:
-        """Polls until `ending` is set."""
-        while not self.ending.wait(POLL_SECONDS):
+        """Polls until `ending` is set, and once more: what came last may have found it busy."""
+        is_last = False
+        while not is_last:
+            is_last = self.ending.wait(POLL_SECONDS)
             self.polls += 1
             for version in versions(self.model_dir).values():
                 if version not in self.first_sight:

@@ -187,19 +187,6 @@ def _start(
     return subprocess.Popen(command, stdout=stdout, stderr=stderr)
 
 
-@pytest.fixture(scope="session")
-def start_command(fork_server: ForkServer | None) -> Callable[..., Any]:
-    """Starts keras-cifar in a process of its own, with a folder for files stdout and stderr."""
-
-    def start(folder: Path, *arguments: object) -> Fork | subprocess.Popen[bytes]:
-        words = list(map(str, arguments))
-        with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
-            streams = {"stdout": stdout.fileno(), "stderr": stderr.fileno()}
-            return _start(fork_server, _KERAS_CIFAR, words, **streams)
-
-    return start
-
-
 def _made_once(folder: Path, make: Callable[[Path], object]) -> Path:
     """Has the first of the processes that run tests make a folder, and the others wait for it."""
     done = folder / "done"
@@ -432,6 +419,6 @@ def browser() -> Iterator[Browser]:
     ]
     expect.set_options(timeout=60_000)  # a busy machine may be late
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags, timeout=300_000)
         yield browser
         browser.close()

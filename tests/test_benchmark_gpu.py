@@ -1,6 +1,7 @@
 """scripts/benchmark_gpu.py: its short form, on the CPU."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,12 @@ def test_every_part_has_figures_or_a_reason(tmp_path):
 
 
 def test_what_is_not_done_in_time_is_left_and_named(tmp_path):
-    ended = run(tmp_path, "--short", "--minutes", "0.01")
+    ended = run(tmp_path, "--short", "--minutes", "0.02")
     assert ended.returncode == 0, ended.stderr
     results = json.loads((tmp_path / "gpu.json").read_text())
-    assert results.pop("device") == {"skipped": "not done within the 1 s that were left"}
+    # A busy machine has used up some of the 1.2 s before.
+    reason = results.pop("device")["skipped"]
+    assert re.fullmatch(r"not done within the [01] s that were left", reason)
     assert {figures["skipped"] for figures in results.values()} == {"no time left"}
 
 

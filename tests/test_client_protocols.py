@@ -44,6 +44,7 @@ from keras_cifar.client import (
     ServerUnavailableError,
     UntrustedServerError,
     rest_client,
+    server_client,
 )
 
 BAD_ADDRESS = "Check the address; REST is usually on port 8501, gRPC on 8500."
@@ -411,17 +412,19 @@ def test_a_server_that_stays_busy_is_asked_four_times(serve, open_client):
     assert len(server.asked) == 4
 
 
-def test_a_server_that_is_not_there_is_named(serve, open_client):
-    server = serve(classifies)
-    server.stop()
-    client = open_client(server)
-    for ask in (client.status, lambda: client.predict([png()])):
-        with pytest.raises(ServerUnavailableError) as caught:
-            ask()
-        assert str(caught.value) == (
-            f"{server.address}: cannot be asked now ({server.nobody}). "
-            f"{ServerUnavailableError.remedy}"
-        )
+def test_a_server_that_is_not_there_is_named(protocol):
+    with socket.socket() as nobody:  # keeps the port from all others, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        scheme = "http://" if protocol is Rest else ""
+        address = f"{scheme}127.0.0.1:{nobody.getsockname()[1]}"
+        with protocol.client_class(address) as client:
+            for ask in (client.status, lambda: client.predict([png()])):
+                with pytest.raises(ServerUnavailableError) as caught:
+                    ask()
+                assert str(caught.value) == (
+                    f"{address}: cannot be asked now ({protocol.nobody}). "
+                    f"{ServerUnavailableError.remedy}"
+                )
 
 
 def test_a_server_that_never_answers_is_left_and_not_asked_twice(serve, open_client):
@@ -723,17 +726,19 @@ def test_waiting_outlasts_a_server_that_is_loading(serve, open_client):
     assert len(server.asked) == 3
 
 
-def test_waiting_ends_in_time(serve, open_client):
-    """After pauses of 0.05, 0.1, 0.2 and 0.4 s, and before one of 0.8 s: at most 5 requests."""
+def test_waiting_ends_in_time(serve, open_client, monkeypatch):
+    """After pauses of 0.5 and 1 s, and before one of 2 s: at most 3 requests."""
+    monkeypatch.setattr(server_client, "_FIRST_POLL_SECONDS", 0.5)
+    monkeypatch.setattr(server_client, "_LONGEST_POLL_SECONDS", 9)
     server = serve(BUSY)
     with pytest.raises(ServerTimeoutError) as caught:
-        open_client(server).wait_until_available(1.5)
+        open_client(server).wait_until_available(3.4)
     reason = server.said(BUSY(None))
     assert str(caught.value) == (
-        f"{server.address}: no answer in time (waited 1.5 s; at the end: cannot be asked now: "
+        f"{server.address}: no answer in time (waited 3.4 s; at the end: cannot be asked now: "
         f"{reason}). Look at the server's log, or give it longer."
     )
-    assert 1 < len(server.asked) <= 5
+    assert 1 < len(server.asked) <= 3
 
 
 @pytest.mark.parametrize(
@@ -825,20 +830,22 @@ def test_retry_after_is_heeded_within_reason(start, open_client, monkeypatch):
     assert time.monotonic() - started < 1800
 
 
-def test_a_server_that_comes_a_little_later_is_found(monkeypatch):
-    """Refused connections are tried again: at once, then after pauses, here of 1 and of 2 s."""
-    monkeypatch.setattr(rest_client, "_RETRY", rest_client._RETRY.new(backoff_factor=0.5))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    servers = []
-    timer = threading.Timer(0.3, lambda: servers.append(Rest(classifies, port=port)))
-    timer.start()
-    try:
+def test_a_server_that_comes_a_little_later_is_found(start, monkeypatch):
+    """Refused connections are tried again: at once, then after pauses; it comes in the first."""
+    pause = rest_client._Retry.sleep
+
+    def come(retry, response=None):
+        if retry.get_backoff_time():
+            nobody.close()
+            start(Rest, classifies, port=port)
+        pause(retry, response)
+
+    monkeypatch.setattr(rest_client._Retry, "sleep", come)
+    with socket.socket() as nobody:  # keeps the port from all others, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
         with RestClient(f"http://127.0.0.1:{port}") as client:
             assert client.predict([png(1001)])[0].label == CLASS_NAMES[1]
-    finally:
-        timer.join()
-        servers[0].stop()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from keras_cifar.client import (
     ServerTimeoutError,
     VersionStatus,
     predict_files,
+    server_client,
 )
 
 NOT_FOUND = re.escape(ModelNotFoundError.remedy)
@@ -159,7 +160,7 @@ def test_a_version_that_is_there_answers(client_of, hundred):
     ],
     ids=str,
 )
-def test_what_the_server_has_not_got_is_named(client_of, hundred, settings, reason):
+def test_what_the_server_has_not_got_is_named(client_of, hundred, monkeypatch, settings, reason):
     client = client_of(**settings)
     for ask in (client.metadata, lambda: client.predict([hundred[0].read_bytes()])):
         with pytest.raises(ModelNotFoundError) as caught:
@@ -171,9 +172,11 @@ def test_what_the_server_has_not_got_is_named(client_of, hundred, settings, reas
             + re.escape(f"{reason}). {ModelNotFoundError.remedy}"),
             str(caught.value),
         )
-    # Asks at 0, 0.05, 0.15 and 0.35 s, and gives the last request the rest of the time.
-    with pytest.raises(ServerTimeoutError, match=r"\(waited 0\.7 s; at the end: the model cannot"):
-        client.wait_until_available(0.7)
+    # Asks at 0 and 1 s, and gives the last request the rest of the time.
+    monkeypatch.setattr(server_client, "_FIRST_POLL_SECONDS", 1)
+    monkeypatch.setattr(server_client, "_LONGEST_POLL_SECONDS", 9)
+    with pytest.raises(ServerTimeoutError, match=r"\(waited 2\.9 s; at the end: the model cannot"):
+        client.wait_until_available(2.9)
 
 
 # The command

@@ -16,7 +16,6 @@ CONTENT = np.random.RandomState(0).bytes(300_000)
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(module, "ATTEMPTS", 3)
     monkeypatch.setattr(module, "FIRST_WAIT_SECONDS", 0.01)
 
@@ -161,17 +160,26 @@ def test_a_part_longer_than_the_file_is_begun_anew(serve, tmp_path):
 
 def test_a_silent_server_is_given_up(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.1)
-    server = serve(lambda handler: time.sleep(1))
+    leave = threading.Event()
+    server = serve(lambda handler: leave.wait(600))
     with pytest.raises(DownloadError, match=r"no answer within 0\.1 s"):
         get(server, tmp_path)
+    leave.set()
 
 
-def test_a_server_that_stops_in_the_middle_is_asked_again(serve, tmp_path):
+def test_a_server_that_stops_in_the_middle_is_asked_again(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 2)
+    asked_again = threading.Event()
+
     def stall(handler):
         handler.send(end=1 << 17)
-        time.sleep(1)
+        asked_again.wait(600)
 
-    server = serve(stall, whole)
+    def go_on(handler):
+        asked_again.set()
+        handler.send()
+
+    server = serve(stall, go_on)
     assert get(server, tmp_path).read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=131072-"]
 

@@ -21,6 +21,7 @@ from keras_cifar.data.prepare import default_data_dir, load, prepare
 from keras_cifar.data.source import fetch
 from keras_cifar.data.source.parquet import read_parquet
 from keras_cifar.data.tfds_folder import dataset_folder, read_split
+from keras_cifar.files import locked
 
 TRAIN, TEST = fetch.PARQUET_FILES
 
@@ -240,17 +241,24 @@ print(prepare(SAMPLE, data_dir=Path(sys.argv[1]), mirror=sys.argv[2]))
 """
 
 
-def test_two_processes_at_once_prepare_it_once(parquet_dir, serve_folder, tmp_path):
-    command = [sys.executable, "-c", PREPARE, str(tmp_path), serve_folder(parquet_dir)]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    results = [process.communicate(timeout=120) for process in processes]
-    folder = dataset_folder(SAMPLE, data_dir=tmp_path)
-    assert [out for out, _ in results] == [f"{folder}\n"] * 2, results
-    assert sum("Prepared" in err for _, err in results) == 1
-    assert sum("Another process is preparing" in err for _, err in results) == 1
+def test_two_processes_at_once_prepare_it_once(parquet_dir, serve_folder, tmp_path, eventually):
+    data_dir, told = tmp_path / "data", [tmp_path / "first", tmp_path / "second"]
+    command = [sys.executable, "-c", PREPARE, str(data_dir), serve_folder(parquet_dir)]
+    data_dir.mkdir()
+    # Until both wait for it: on a busy machine, one may be done before the other begins.
+    with locked(data_dir / f".{SAMPLE.name}.lock", when_busy=pytest.fail):
+        processes = []
+        for path in told:
+            with path.open("w") as stderr:
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
+                processes.append(process)
+        waiting = "Another process is preparing"
+        eventually(lambda: all(waiting in path.read_text() for path in told), seconds=600)
+    printed = [process.communicate(timeout=600)[0] for process in processes]
+    folder = dataset_folder(SAMPLE, data_dir=data_dir)
+    said = [path.read_text() for path in told]
+    assert printed == [f"{folder}\n".encode()] * 2, said
+    assert sum("Prepared" in text for text in said) == 1
     assert_same_content(folder)
 
 

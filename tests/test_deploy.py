@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -280,10 +281,10 @@ def test_the_health_check_asks_whether_a_version_is_loaded(kit, status, is_healt
 
 def test_the_health_check_fails_where_nothing_listens(kit):
     _, *command = compose(kit)["services"]["tensorflow-serving"]["healthcheck"]["test"]
-    with server(200) as (port, _):
-        pass
-    here = [part.replace("/8501", f"/{port}") for part in command]
-    assert subprocess.run(here, capture_output=True, check=False, timeout=300).returncode
+    with socket.socket() as nobody:  # keeps the port from all others, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        here = [part.replace("/8501", f"/{nobody.getsockname()[1]}") for part in command]
+        assert subprocess.run(here, capture_output=True, check=False, timeout=300).returncode
 
 
 def shell_blocks(kit):

@@ -21,6 +21,7 @@ from keras_cifar.deploy import job_image, write_job
 from keras_cifar.launch import held_ports
 from keras_cifar.run_dir import RunDir
 
+IN_A_POD = "IN_A_POD"
 TRAIN = ["train", "--dataset", "sample", "--epochs", "1", "--run-dir", "runs/My Run"]
 # The first one that takes all of it, and the newest.
 KUBERNETES_VERSIONS = ("1.29", "1.36")
@@ -184,7 +185,7 @@ def test_a_failed_worker_is_started_again_but_not_one_that_was_told_wrong(job, d
 def run_pod(job, *, folder, index=0, hosts=None):
     """Runs a pod's command as Kubernetes starts it, in a folder in the place of the volume's."""
     container = container_of(job)
-    variables = environment_of(container, index=index) | {"TF_GRPC_REUSE_PORT": "1"}
+    variables = environment_of(container, index=index) | {"TF_GRPC_REUSE_PORT": "1", IN_A_POD: "1"}
     for name, address in (hosts or {}).items():
         variables["TF_CONFIG"] = variables["TF_CONFIG"].replace(name, address)
     command = [expanded(word, variables) for word in (*container["command"], *container["args"])]
@@ -227,6 +228,18 @@ def test_runs_and_folders_of_any_name(run, tmp_path):
     assert shown.decode().split("\0")[:-1] == [run, *words]
 
 
+# In a pod, the first epoch's end is the last thing that comes: there is time to kill it.
+ENDLESS = f"""
+import os
+if {IN_A_POD!r} in os.environ:
+    import time, keras_cifar.start
+    keras_cifar.start.start_tensorflow(trains=True)
+    from keras_cifar.train import checkpoint
+    def save_and_wait(*arguments, save=checkpoint.save, **named):
+        save(*arguments, **named)
+        time.sleep(3600)
+    checkpoint.save = save_and_wait
+"""
 TWO_STEPS = ("--dataset", "tiny", "--validation-fraction", "0.5", "--batch-size", "100")
 SRUN = """#!/bin/bash
 # In the place of Slurm's: a task for each of two workers, both on this machine.
@@ -243,7 +256,7 @@ exit "$status"
 def on_path(tmp_path, tiny, monkeypatch):
     """The environment that has keras-cifar, which knows `tiny`, and srun; a core a worker."""
     main_of_cli = "from keras_cifar.cli import main\nmain(prog_name='keras-cifar')\n"
-    keras_cifar = f"#!{sys.executable}\n{tiny.code}\n{main_of_cli}"
+    keras_cifar = f"#!{sys.executable}\n{tiny.code}\n{ENDLESS}{main_of_cli}"
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in {"srun": SRUN, "keras-cifar": keras_cifar}.items():
@@ -280,8 +293,9 @@ def test_pods_begin_a_run_and_a_batch_script_goes_on_with_it(tmp_path, tiny, eve
             for index in range(2):
                 pod = stack.enter_context(run_pod(job, folder=tmp_path, index=index, hosts=hosts))
                 stack.callback(pod.kill)
-            eventually(lambda: run.history.is_file() and epochs_of(run) == 1, seconds=600)
+            eventually(lambda: list(run.checkpoint.glob("epoch-00001.ckpt")), seconds=600)
     assert run.is_unfinished
+    assert epochs_of(run) == 1
     script = subprocess.run(
         ["bash", job / "train.sbatch"],
         cwd=tmp_path,

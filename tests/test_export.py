@@ -6,10 +6,8 @@ import json
 import math
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -376,18 +374,24 @@ def test_two_exports_at_once_get_numbers_of_their_own(command, trained_run, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_an_export_that_is_ended_in_the_middle_leaves_no_version(
-    start_command, trained_run, tmp_path, name
+    in_a_process, trained_run, tmp_path, name
 ):
-    model_dir, errors = tmp_path / "models", tmp_path / "stderr"
-    process = start_command(tmp_path, "export", trained_run.path, model_dir)
-    # Not earlier: in the callbacks by which Python clears away TensorFlow's graphs, it drops what a
-    # signal's handler raises.
-    while not list(model_dir.glob(f".unfinished-*/{WARMUP_FILE}")):
-        assert process.poll() is None, errors.read_text()
-        time.sleep(0.005)
-    process.send_signal(getattr(signal, name))
+    model_dir = tmp_path / "models"
+    ended = in_a_process(
+        # Not earlier: in the callbacks by which Python clears away TensorFlow's graphs, it drops
+        # what a signal's handler raises.
+        "from keras_cifar.export import saved_model",
+        "def loaded(*arguments, load=saved_model.load_saved_model):",
+        "    graph = load(*arguments)",
+        f"    os.kill(os.getpid(), signal.{name})",
+        "    return graph",
+        "saved_model.load_saved_model = loaded",
+        "from keras_cifar.cli import main",
+        f"main(['export', {str(trained_run.path)!r}, {str(model_dir)!r}])",
+    )
     expected = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[name]
-    assert process.wait() == expected, errors.read_text()
+    assert ended.returncode == expected, ended.stderr
+    assert "verifying it" in ended.stderr
     assert versions(model_dir) == {}
     left = list(model_dir.glob(".unfinished-*"))
     assert bool(left) == (name == "SIGKILL")
