@@ -432,6 +432,6 @@ def browser() -> Iterator[Browser]:
     ]
     expect.set_options(timeout=60_000)  # a busy machine may be late
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags, timeout=180_000)
         yield browser
         browser.close()
