@@ -384,7 +384,7 @@ def save_toy() -> Callable[..., None]:
     return _save_toy
 
 
-def _eventually(is_so: Callable[[], Any], *, seconds: float = 120.0) -> Any:
+def _eventually(is_so: Callable[[], Any], *, seconds: float = 300.0) -> Any:
     """Waits until something is so, and returns it."""
     end = time.monotonic() + seconds
     while not (found := is_so()):

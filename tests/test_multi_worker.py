@@ -190,7 +190,7 @@ def test_who_waits_for_a_worker_that_does_not_come_can_be_ended(workers):
         assert any(line.startswith("Waiting for 2 workers, ") for line in chief.stderr)
         time.sleep(1)  # TensorFlow takes SIGTERM for itself a moment later
         chief.send_signal(signal.SIGINT)
-        assert chief.wait(timeout=30) == -signal.SIGINT
+        assert chief.wait(timeout=60) == -signal.SIGINT
 
 
 def test_when_a_worker_hangs_the_other_says_so_and_both_go_on_to_the_same_bits(
@@ -207,7 +207,8 @@ def test_when_a_worker_hangs_the_other_says_so_and_both_go_on_to_the_same_bits(
     with workers(COMMAND, arguments=(command("run"),) * 2) as (chief, worker):
         eventually(lambda: list(run.checkpoint.glob("epoch-00001.ckpt")), seconds=600)
         worker.send_signal(signal.SIGSTOP)
-        printed, said = chief.communicate(timeout=60)
+        # Within a minute, and what a busy machine needs.
+        printed, said = chief.communicate(timeout=120)
         assert (chief.returncode, printed) == (1, "")
         assert re.search(
             r"\nError: worker 0 \(\S+\): worker 1 \(\S+\) does not answer any more\. .*--resume",

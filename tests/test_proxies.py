@@ -62,7 +62,7 @@ def test_this_machine_is_asked_without_a_proxy(server, proxy, sample):
 )
 def test_an_error_of_a_server_elsewhere_names_the_proxy(proxy, client_class, address):
     url, asked = proxy
-    with client_class(address, timeout_seconds=5) as client, pytest.raises(ServerError) as caught:
+    with client_class(address, timeout_seconds=60) as client, pytest.raises(ServerError) as caught:
         client.metadata()
     assert f"through the proxy {url}: " in str(caught.value)
     assert "secret" not in str(caught.value)

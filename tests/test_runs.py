@@ -7,9 +7,9 @@ import pty
 import shutil
 import subprocess
 import sys
-import threading
-import time
+from contextlib import suppress
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,47 +177,59 @@ def test_on_a_terminal_every_line_fits(folder, columns):
     environment = {**os.environ, "COLUMNS": str(columns)}
     subprocess.run(command, stdout=stdout, stderr=subprocess.DEVNULL, env=environment, check=True)
     os.close(stdout)
-    lines = os.read(terminal, 100_000).decode().splitlines()
+    lines = all_of(terminal).decode().splitlines()
     os.close(terminal)
     assert len(lines) == 15
     assert max(map(len, lines)) <= columns
     assert any("seed-10" in line and line.endswith("waiting") for line in lines)
 
 
+def all_of(terminal):
+    """What was written to a terminal: on a busy machine, the system passes it on in parts."""
+    parts = []
+    with suppress(OSError):  # Linux's word for the end
+        while part := os.read(terminal, 100_000):
+            parts.append(part)
+    return b"".join(parts)
+
+
 def test_it_is_quick_loads_no_tensorflow_and_writes_nothing(folder):
     before = {path: path.stat() for path in sorted(folder.rglob("*"))}
     code = (
-        "import sys\n"
+        "import sys, time, click\n"
+        "click_seconds = time.process_time()\n"
         "from keras_cifar.cli import main\n"
         f"main(['runs', {str(folder)!r}], standalone_mode=False)\n"
         "heavy = {'tensorflow', 'keras', 'numpy', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "import time; print(time.process_time(), file=sys.stderr)\n"
+        "print(time.process_time() / click_seconds, file=sys.stderr)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert float(result.stderr.splitlines()[-1]) < 0.5
+    assert float(result.stderr.splitlines()[-1]) < 15  # 6 in November 2026
     after = {path: path.stat() for path in sorted(folder.rglob("*"))}
     assert [(path, of.st_mtime_ns, of.st_ino) for path, of in before.items()] == [
         (path, of.st_mtime_ns, of.st_ino) for path, of in after.items()
     ]
 
 
-def test_who_looks_at_a_lock_is_not_taken_for_who_holds_it(tmp_path):
+def test_who_looks_at_a_lock_is_not_taken_for_who_holds_it(tmp_path, monkeypatch):
     path = tmp_path / "lock"
     assert is_locked(path) is False
     assert not path.exists()
     with locked(path, when_busy=pytest.fail):
         assert is_locked(path) is True
     assert is_locked(path) is False
-    # The moment in which `is_locked` looks, made longer.
+    # The moment in which `is_locked` looks, which ends while `locked` waits.
     looking = path.open()
     fcntl.flock(looking, fcntl.LOCK_SH)
-    threading.Timer(0.05, looking.close).start()
+    clock = SimpleNamespace(sleep=lambda seconds: looking.close())
+    monkeypatch.setattr("keras_cifar.files.time", clock)
     with locked(path, when_busy=pytest.fail) as is_held:
         assert is_held
-    started = time.monotonic()
+    assert looking.closed
+    clock.sleep = pytest.fail  # nobody looks, so nobody waits
     with locked(path, when_busy=pytest.fail):
-        assert time.monotonic() - started < 0.1
+        pass

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 import zipfile
 
 import numpy as np
@@ -84,14 +82,18 @@ def resumed(killed, tmp_path_factory):
     """A copy that was resumed, interrupted by Ctrl-C in the third run, and resumed again."""
     group = RunGroup(shutil.copytree(killed.path, tmp_path_factory.mktemp("resumed") / "group"))
 
-    def interrupt():
-        while not group.run(2).config.is_file():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    write_record = RunDir.write_record
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    def write_and_interrupt(run, record):
+        write_record(run, record)
+        if run.path == group.run(2).path:
+            signal.raise_signal(signal.SIGINT)
+
     command = ("train", "--resume", "--run-dir", group.path)
-    return group, give(*command), give(*command)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RunDir, "write_record", write_and_interrupt)
+        interrupted = give(*command)
+    return group, interrupted, give(*command)
 
 
 # To the bit

@@ -5,6 +5,7 @@ The cases, J1 to J14, were taken from TensorFlow Serving's sources and tests.
 
 import asyncio
 import http.client
+import itertools
 import json
 import os
 import re
@@ -245,7 +246,7 @@ def batch_sizes(servable):
     return count, total
 
 
-LONG = {"batch_timeout_micros": 2_000_000, "num_batch_threads": 2}
+LONG = {"batch_timeout_micros": 30_000_000, "num_batch_threads": 2}
 
 
 def test_requests_that_come_together_are_one_batch(batching):
@@ -289,12 +290,12 @@ def test_j10_a_request_that_is_late_is_not_computed(batching):
     servable = batching(parameters(max_batch_size=1, num_batch_threads=1))
     message = re.escape("Run() timeout exceeded while waiting in batching queue")
     with ThreadPoolExecutor() as pool:
-        busy = pool.submit(run, servable, 1, signature="slow")
-        time.sleep(0.3)
-        late = pool.submit(run, servable, 30, signature="slow", seconds=0.3)
+        busy = pool.submit(run, servable, 4, signature="slow")
+        time.sleep(1)
+        late = pool.submit(run, servable, 30, signature="slow", seconds=0.5)
         with pytest.raises(ServingError, match=f"^{message}$") as failure:
-            late.result(timeout=10)
-        assert busy.result() == [11]
+            late.result(timeout=60)
+        assert busy.result() == [14]
     assert failure.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -327,7 +328,7 @@ def test_j14_each_signature_has_batches_of_its_own(batching):
     assert answers == pytest.approx([10.1, 10.1, 10.2, 10.2])
     # Four requests, each in a batch of two that was full before the time was over.
     assert batch_sizes(servable) == (4, 8)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
 
 
 def test_one_bad_request_spoils_no_other_of_its_batch(batching):
@@ -362,7 +363,7 @@ def brief(toy):
 
 
 def test_a_request_by_rest_keeps_its_place_while_it_is_computed(brief):
-    body = json.dumps({"signature_name": "slow", "instances": [0.8]}).encode()
+    body = json.dumps({"signature_name": "slow", "instances": [2.0]}).encode()
     path = "/v1/models/toy:predict"
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
     scope |= {"query_string": b"", "headers": []}
@@ -373,10 +374,11 @@ def test_a_request_by_rest_keeps_its_place_while_it_is_computed(brief):
     async def statuses():
         requests = ApiRequests(RestApi(*brief), token=None, executor=pool)
         found = []
-        for pause in (0, 0, 1):
-            await asyncio.sleep(pause)
+        # The first one is computed to its end, after which there is a place again.
+        while found[-2:] != [503, 504] and len(found) < 300:
             found.append((await requests.response(Request(scope, receive))).status_code)
-        return found
+            await asyncio.sleep(0.1)
+        return [status for status, _ in itertools.groupby(found)]
 
     with ThreadPoolExecutor() as pool:
         assert asyncio.run(statuses()) == [504, 503, 504]
@@ -421,7 +423,7 @@ def narrow(serving, toy, tmp_path_factory):
     (folder / "batching.txt").write_text(
         parameters(max_batch_size=1, max_enqueued_batches=1, num_batch_threads=1)
     )
-    arguments = ("--model-name", "toy", "--access-log", "off", "--timeout", "2")
+    arguments = ("--model-name", "toy", "--access-log", "off", "--timeout", "6")
     with serving(
         folder, toy.parent, *arguments, "--batching-parameters", folder / "batching.txt"
     ) as server:
@@ -452,26 +454,26 @@ def by_grpc(address, seconds, *, timeout=60.0):
 
 
 def test_j9_a_full_queue_takes_no_more(narrow):
-    answers = together(*[lambda: by_rest(narrow, 0.5)] * 6)
+    answers = together(*[lambda: by_rest(narrow, 1.2)] * 6)
     computed = [answer for status, answer in answers if status == 200]
     refused = [answer["error"] for status, answer in answers if status == 503]
     assert len(computed) + len(refused) == 6
-    assert computed == [{"predictions": [10.5]}] * len(computed)
+    assert computed == [{"predictions": [pytest.approx(11.2)]}] * len(computed)
     assert 1 <= len(computed) <= 3
     assert all(text.startswith(FULL) for text in refused)
-    answers = together(*[lambda: by_grpc(narrow.grpc, 0.5)] * 6)
+    answers = together(*[lambda: by_grpc(narrow.grpc, 1.2)] * 6)
     assert {code for code, _ in answers} == {0, grpc.StatusCode.UNAVAILABLE}
     assert all(text.startswith(FULL) for code, text in answers if code)
     assert by_rest(narrow, 0) == (200, {"predictions": [10]})
 
 
-def test_j10_a_request_that_waits_too_long_is_told_so(narrow):
-    assert by_rest(narrow, 2.5) == (504, {"error": "no answer within 2 s"})
-    time.sleep(0.7)  # it is computed to its end
-    busy = threading.Thread(target=by_rest, args=(narrow, 1.0))
+def test_j10_a_request_that_waits_too_long_is_told_so(narrow, eventually):
+    assert by_rest(narrow, 7.0) == (504, {"error": "no answer within 6 s"})
+    eventually(lambda: by_rest(narrow, 0)[0] == 200)  # it is computed to its end
+    busy = threading.Thread(target=by_rest, args=(narrow, 4.0))
     busy.start()
-    time.sleep(0.3)
-    code, _ = by_grpc(narrow.grpc, 30, timeout=0.5)
+    time.sleep(1)
+    code, _ = by_grpc(narrow.grpc, 30, timeout=1.0)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     busy.join()
     assert by_rest(narrow, 0) == (200, {"predictions": [10]})  # the late one is not computed

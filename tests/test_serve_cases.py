@@ -206,7 +206,7 @@ def serving_all(model_dirs, serving, tmp_path_factory):
     config.write_text(f"model_config_list {{ {' '.join(models)} }}")
     socket = folder / "grpc.sock"
     with serving(
-        folder, "--models-config", config, "--timeout", 3, "--grpc-socket", socket
+        folder, "--models-config", config, "--timeout", 8, "--grpc-socket", socket
     ) as running:
         running.socket = socket
         yield running
@@ -416,7 +416,7 @@ REFUSED = [
     ),
     ("C40", ECHO, b'{"instances": [1, 2], "nested": ' + 500_000 * b"[" + 500_000 * b"]" + b"}", 400,
      TOO_DEEP),
-    ("G12", ECHO, body_for("slow", instances=[4.0]), 504, "no answer within 3 s"),
+    ("G12", ECHO, body_for("slow", instances=[9.0]), 504, "no answer within 8 s"),
 ]  # fmt: skip
 # Number, path, body, answer.
 ANSWERED = [

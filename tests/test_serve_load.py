@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,15 +48,13 @@ def grpc_client(server, stop):
             yield values
 
 
-def answers(client, server, stop):
-    """How often each version answered, in the order in which a client heard of them."""
-    counts = {}
+def count_answers(client, server, stop, counts):
+    """Counts how often each version answers, in the order in which a client hears of them."""
     for values in client(server, stop):
         version = values[0]
         assert values == [row + version for row in ROWS], "an answer of several versions"
         assert version >= max(counts, default=1), "a version that had gone before"
         counts[version] = counts.get(version, 0) + 1
-    return counts
 
 
 @pytest.mark.slow
@@ -70,25 +67,33 @@ def test_versions_come_and_go_while_32_clients_ask(serving, save_toy, tmp_path, 
     with serving(
         tmp_path, folder, "--model-name", "toy", "--poll", "0.05", "--access-log", "off"
     ) as server:
-        stop, results, failures = threading.Event(), [], []
+        stop, failures = threading.Event(), []
+        results = [{} for _ in range(CLIENTS)]
 
-        def ask(client):
+        def ask(client, counts):
             try:
-                results.append(answers(client, server, stop))
+                count_answers(client, server, stop, counts)
             except BaseException as failure:
                 failures.append(failure)
                 raise
 
         threads = [
-            threading.Thread(target=ask, args=((rest_client, grpc_client)[index % 2],))
-            for index in range(CLIENTS)
+            threading.Thread(target=ask, args=((rest_client, grpc_client)[index % 2], counts))
+            for index, counts in enumerate(results)
         ]
         for thread in threads:
             thread.start()
         for number in range(2, VERSIONS + 1):
             (spare / str(number)).rename(folder / str(number))
             eventually(lambda number=number: states(server).get(number) == "AVAILABLE")
-            time.sleep(0.3)
+            # Until each client has heard of it, and asked on: a busy machine takes its time.
+            least = 100 * number
+            eventually(
+                lambda number=number, least=least: (
+                    failures
+                    or (all(number in counts for counts in results) and total(results) > least)
+                )
+            )
             shutil.rmtree(folder / str(number - 1))
         stop.set()
         for thread in threads:
@@ -97,11 +102,10 @@ def test_versions_come_and_go_while_32_clients_ask(serving, save_toy, tmp_path, 
         expected = dict.fromkeys(range(1, VERSIONS), "END") | {VERSIONS: "AVAILABLE"}
         eventually(lambda: states(server) == expected)
         assert "Traceback" not in server.log.read_text()
-    assert len(results) == CLIENTS
-    assert len({version for counts in results for version in counts}) >= 10
-    # Each client heard of nearly all of them.
-    assert min(len(counts) for counts in results) >= 8
-    assert sum(sum(counts.values()) for counts in results) > 1000
+
+
+def total(results):
+    return sum(sum(list(counts.values())) for counts in results)
 
 
 def states(server, name="toy"):

@@ -135,6 +135,14 @@ def slow_upload(server, stack, *, size, sent):
     return connection
 
 
+def answer_to(connection):
+    """What a connection is told, which may come in parts."""
+    answer = b""
+    while not answer.endswith(b"}") and (part := connection.recv(4096)):
+        answer += part
+    return answer.decode()
+
+
 def test_slow_uploads_hold_no_more_than_they_may(small, sample):
     before, _ = memory(small)
     with ExitStack() as stack:
@@ -146,7 +154,7 @@ def test_slow_uploads_hold_no_more_than_they_may(small, sample):
             assert rest_answer(small, sample)[0] == 200
         held = metric(small, "keras_cifar_request_bytes")
         refusals = metric(small, "keras_cifar_requests_without_room_total")
-        answers = [connection.recv(4096).decode() for connection in uploads[:30]]
+        answers = [answer_to(connection) for connection in uploads[:30]]
         # The last that came is still being read.
         uploads[-1].settimeout(0)
         with pytest.raises(BlockingIOError):
@@ -267,7 +275,8 @@ def test_slow_messages_hold_no_more_than_they_may(small, sample, stalling):
         for channel in channels:
             channel.close()
         outcomes = {future.result() for future in slow}
-    assert waited < 5  # one second for the oldest of them, and what a busy machine needs
+    # One second for the oldest of them, which has 30, and what a busy machine needs.
+    assert waited < 20
     assert most - before < 5 * TOTAL
     assert grpc.StatusCode.CANCELLED in outcomes
 
@@ -276,7 +285,7 @@ def test_without_the_token_no_message_is_waited_for(small, stalling):
     with grpc.insecure_channel(stalling, options=OWN_CONNECTION) as channel:
         started = time.monotonic()
         assert outcome(channel, LARGE, token="x") is grpc.StatusCode.UNAUTHENTICATED
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20  # of the 30 for a message
 
 
 def test_a_message_that_does_not_come_is_said_so(small):

@@ -164,7 +164,7 @@ def test_what_is_no_tls_gets_no_answer(guarded, ask):
         b"GET /v1/models/toy HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x16\x03\x01\x00\x05nonsense",
     ):
-        with socket.create_connection((address.hostname, address.port), timeout=20) as plain:
+        with socket.create_connection((address.hostname, address.port), timeout=60) as plain:
             plain.sendall(sent)
             # Nothing, or an alert of TLS.
             assert plain.recv(100)[:1] in (b"", b"\x15")
@@ -193,7 +193,7 @@ def test_the_access_log_has_a_line_of_json_for_each_request(ask, channel, guarde
     for line in (good, refused, unknown, called):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line.pop("time"))
         assert re.fullmatch(r"(ipv4:)?127\.0\.0\.1:\d+|ipv4:127.0.0.1%3A\d+", line.pop("peer"))
-        assert 0 <= line.pop("milliseconds") < 10_000
+        assert 0 <= line.pop("milliseconds") < 60_000
     answered = {"model": "toy", "version": 1, "examples": 2}
     assert good == {
         "call": f"POST {PREDICT}",

@@ -48,7 +48,7 @@ def refused(monkeypatch):
 
     def run(*arguments):
         # A server that starts after all is stopped, or the test would wait for it.
-        stop = threading.Timer(10, os.kill, [os.getpid(), signal.SIGTERM])
+        stop = threading.Timer(300, os.kill, [os.getpid(), signal.SIGTERM])
         stop.start()
         result = CliRunner().invoke(main, ["serve", *map(str, arguments)])
         stop.cancel()
@@ -290,7 +290,7 @@ def test_a_socket_of_grpc_that_is_taken(refused, toys, tmp_path):
 def test_a_port_that_another_server_takes_while_the_models_load(toys, tmp_path, eventually):
     folder, sign = tmp_path / "toy", tmp_path / "grpc.sock"
     shutil.copytree(toys, folder)
-    slow_start(folder / "1", seconds=1)
+    slow_start(folder / "1", seconds=5)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "keras_cifar", "serve", folder, "--grpc-socket", sign]
@@ -305,7 +305,7 @@ def test_a_port_that_another_server_takes_while_the_models_load(toys, tmp_path, 
         other.bind(("127.0.0.1", port))
         other.listen()
         try:
-            _, stderr = process.communicate(timeout=30)
+            _, stderr = process.communicate(timeout=600)
         finally:
             process.kill()
     message = f"Error: 127.0.0.1:{port}: Address already in use. {OTHER_PORT.format('rest')}"
@@ -410,37 +410,46 @@ def in_thread(function, *arguments):
     return result
 
 
-def test_a_signal_lets_requests_end_and_cuts_no_connection_without_a_word(serving, toys, tmp_path):
+def test_a_signal_lets_requests_end_and_cuts_no_connection_without_a_word(
+    serving, toys, tmp_path, eventually
+):
+    # A busy machine needs more than the usual second to ask all of this in.
+    constants = {"keras_cifar.serve.lifecycle._NOTICE_SECONDS": 5.0}
     with (
-        serving(tmp_path, toys, "--model-name", "toy") as server,
+        serving(tmp_path, toys, "--model-name", "toy", constants=constants) as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
         health = health_pb2_grpc.HealthStub(channel)
         assert get(server, "/v2/health/ready") == (200, "ready", None)
         assert health.Check(health_pb2.HealthCheckRequest()).status == 1
-        waiting = [in_thread(post, server, 2.0) for _ in range(4)]
-        waiting += [in_thread(predict, channel, 2.0) for _ in range(4)]
+        waiting = [in_thread(post, server, 6.0) for _ in range(4)]
+        waiting += [in_thread(predict, channel, 6.0) for _ in range(4)]
         busy = [in_thread(_ask_until_refused, server) for _ in range(4)]
         time.sleep(0.5)
         server.process.terminate()
-        time.sleep(0.2)
         # Notice is given, and all is still answered, for the last time on this connection.
-        assert get(server, "/v2/health/ready") == (503, "stopping", "close")
+        eventually(lambda: get(server, "/v2/health/ready") == (503, "stopping", "close"))
         assert get(server, "/v2/health/live") == (200, "live", "close")
         for name in ("", "ModelService", "PredictionService"):
             request = health_pb2.HealthCheckRequest(service=name)
             assert health.Check(request).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert post(server, 0) == (200, {"predictions": [10]}, "close")
-        assert server.process.wait(timeout=30) == 0
+        assert server.process.wait(timeout=60) == 0
         answers = [result() for result in waiting]
         assert all(result() for result in busy)
-    assert [answer[:2] for answer in answers[:4]] == [(200, {"predictions": [12]})] * 4
-    assert answers[4:] == [12] * 4
+    assert [answer[:2] for answer in answers[:4]] == [(200, {"predictions": [16]})] * 4
+    assert answers[4:] == [16] * 4
     log = server.log.read_text()
     assert "stopping: requests at work have 30 s to end" in log
     assert "Traceback" not in log
     with pytest.raises(ConnectionRefusedError):
         post(server, 0)
+
+
+def at_work(server):
+    """Whether a request is being answered."""
+    metrics = get(server, "/monitoring/prometheus/metrics")[1]
+    return float(re.search(r"(?m)^keras_cifar_request_bytes (\S+)$", metrics)[1]) > 0
 
 
 def _ask_until_refused(server):
@@ -459,18 +468,19 @@ def _ask_until_refused(server):
     return 0
 
 
-def test_a_second_signal_ends_it_at_once(serving, toys, tmp_path):
+def test_a_second_signal_ends_it_at_once(serving, toys, tmp_path, eventually):
     with serving(tmp_path, toys, "--model-name", "toy") as server:
         waiting = in_thread(_dropped, server)
-        time.sleep(0.5)
+        eventually(lambda: at_work(server))
         server.process.send_signal(signal.SIGINT)
+        stopping = "stopping: requests at work have 30 s to end"
+        eventually(lambda: stopping in server.log.read_text())
         time.sleep(1.5)
         assert server.process.poll() is None
-        assert "stopping: requests at work have 30 s to end" in server.log.read_text()
         started = time.monotonic()
         server.process.terminate()
         code = server.process.wait(timeout=60)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 15  # sooner than the request and the time to stop end
         server.process.returncode = 0  # what `serving` expects
         assert waiting()
     assert code == TERMINATED
@@ -487,22 +497,22 @@ def _dropped(server):
 
 
 @pytest.mark.slow
-def test_a_request_without_an_end_does_not_keep_it(serving, toys, tmp_path):
+def test_a_request_without_an_end_does_not_keep_it(serving, toys, tmp_path, eventually):
     module = "keras_cifar.serve.lifecycle"
-    constants = {f"{module}._STOP_SECONDS": 4.0, f"{module}._DRAIN_SECONDS": 2.0}
+    constants = {f"{module}._STOP_SECONDS": 8.0, f"{module}._DRAIN_SECONDS": 2.0}
     arguments = (toys, "--model-name", "toy", "--timeout", 100)
     with serving(tmp_path, *arguments, constants=constants) as server:
         waiting = in_thread(post, server, 60)
-        time.sleep(0.5)
+        eventually(lambda: at_work(server))
         started = time.monotonic()
         server.process.terminate()
         code = server.process.wait(timeout=60)
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 30
         server.process.returncode = 0  # what `serving` expects
         assert waiting() == (503, {"error": "the server has stopped"}, "close")
     assert code == 1
     log = server.log.read_text()
-    assert "stopped, after 4 s: what was still at work is dropped" in log
+    assert "stopped, after 8 s: what was still at work is dropped" in log
     assert "Traceback" not in log
 
 
@@ -513,5 +523,5 @@ def test_a_signal_while_the_models_load_ends_it(toys, tmp_path):
         while len(os.listdir(f"/proc/{process.pid}/task")) < 2:  # noqa: PTH208
             assert process.poll() is None
         process.terminate()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
     assert (process.returncode, stderr) == (TERMINATED, "")

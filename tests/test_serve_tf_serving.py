@@ -21,7 +21,7 @@ for argument in sys.argv[1:]:
         if file.suffix in (".txt", ".config") and file.is_file():
             print(file.read_text())
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -93,7 +93,7 @@ def test_the_program_is_run_with_the_kits_files_and_stops_with_the_command(
     assert '  path: "/monitoring/prometheus/metrics"' in lines
     (kit,) = {Path(line.partition("=")[2]).parent for line in lines if "_file=" in line}
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert not kit.exists()
 
 
@@ -163,7 +163,7 @@ def test_without_the_program_its_image_is_run(start, model_dir, tmp_path):
     } <= set(lines)
     assert '    base_path: "/models/cifar10"' in lines
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

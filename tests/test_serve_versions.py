@@ -472,7 +472,7 @@ def test_i21_a_new_version_is_loaded_before_the_old_one_goes(
     publish(two_versions / "1", folder / "1")
     asked.reload(model(folder, name="gap"))
     publish(two_versions / "2", tmp_path / "next" / "2")
-    slow_start(tmp_path / "next" / "2", seconds=1)
+    slow_start(tmp_path / "next" / "2", seconds=4)
     (tmp_path / "next" / "2").rename(folder / "2")
     eventually(lambda: asked.states("gap").get(2) == LOADING)
     assert asked.states("gap")[1] == AVAILABLE
@@ -574,15 +574,15 @@ def test_a_version_goes_when_its_last_request_has_its_answer(
     publish(two_versions / "1", folder / "1")
     asked.reload(model(folder, name="late"))
     answers = []
-    body = {"signature_name": "slow", "instances": [2.0]}
+    body = {"signature_name": "slow", "instances": [4.0]}
     asking = threading.Thread(target=lambda: answers.append(asked.post("late:predict", body)))
     asking.start()
-    threading.Event().wait(0.3)
+    threading.Event().wait(1)
     shutil.rmtree(folder / "1")
     eventually(lambda: asked.states("late") == {1: "UNLOADING"})
     assert asked.answer("late") is None
     asking.join()
-    assert answers == [(200, {"predictions": [3.0]})]
+    assert answers == [(200, {"predictions": [5.0]})]
     eventually(lambda: asked.states("late") == {1: END})
 
 

@@ -26,7 +26,8 @@ def test_the_tutorial_runs_without_an_error(notebook, tiny, tmp_path, monkeypatc
     # Every cell, on as few images as will do.
     parameters.source += f"\n{tiny.code}\nDATASET, EPOCHS, BATCH_SIZE = 'tiny', 1, 80"
     monkeypatch.setenv("TFDS_DATA_DIR", str(tiny.data_dir))
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    waits = {"timeout": 600, "startup_timeout": 600}
+    NotebookClient(notebook, **waits, resources={"metadata": {"path": tmp_path}}).execute()
     assert (tmp_path / "tutorial" / "models" / "1" / "saved_model.pb").is_file()
 
 
