@@ -197,7 +197,7 @@ def test_when_a_worker_hangs_the_other_says_so_and_both_go_on_to_the_same_bits(
     workers, tmp_path, eventually
 ):
     def command(name):
-        settings = ["--dataset", "tiny", "--batch-size", 80, "--epochs", 3, "--run-dir", name]
+        settings = ["--dataset", "tiny", "--batch-size", 80, "--epochs", 5, "--run-dir", name]
         return ["train", *settings]
 
     chiefs = tmp_path / "machine-0"
