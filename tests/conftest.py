@@ -32,8 +32,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Every command sets it, for good if it runs in this process. Set now, it is that of all forks.
 os.environ.setdefault("MPLBACKEND", "agg")
 start_tensorflow()
-# A shell lets what it starts with "&" ignore Ctrl-C, and nohup the end of the terminal; the processes
-# of the tests inherit that.
+# A shell lets what it starts with "&" ignore Ctrl-C, and nohup the end of the terminal, and the
+# processes of the tests inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
