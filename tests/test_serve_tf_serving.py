@@ -46,7 +46,7 @@ def start(tmp_path):
     yield run
     for process in processes:
         with process:
-            process.kill()
+            process.terminate()  # a kill would leave the program behind that it runs
 
 
 def started(folder, *arguments):
