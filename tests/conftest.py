@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -399,6 +399,22 @@ def _eventually(is_so: Callable[[], Any], *, seconds: float = 300.0) -> Any:
 def eventually() -> Callable[..., Any]:
     """`_eventually`, for tests, which cannot import it."""
     return _eventually
+
+
+def _rest_of(terminal: int) -> bytes:
+    """Reads a terminal until the other side hangs up, which Linux reports as an error."""
+    parts = []
+    with suppress(OSError):
+        while part := os.read(terminal, 10_000):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts)
+
+
+@pytest.fixture(scope="session")
+def rest_of() -> Callable[[int], bytes]:
+    """`_rest_of`, for tests, which cannot import it."""
+    return _rest_of
 
 
 # For test_page.py and test_report.py. Not for the session: while it is there, asyncio is taken.

@@ -101,7 +101,7 @@ def test_train_draws_the_history_of_the_run(trained_run):
 
 
 @pytest.mark.slow
-def test_on_a_terminal_a_bar_shows_how_it_goes_and_ctrl_c_ends_the_run(tmp_path):
+def test_on_a_terminal_a_bar_shows_how_it_goes_and_ctrl_c_ends_the_run(tmp_path, rest_of):
     run = tmp_path / "run"
     terminal, stderr = pty.openpty()
     options = ("--epochs", 100, "--batch-size", 50, "--run-dir", run)
@@ -130,17 +130,6 @@ def test_on_a_terminal_a_bar_shows_how_it_goes_and_ctrl_c_ends_the_run(tmp_path)
     )
     assert "\x1b[?25l" not in shown.decode()
     assert "Traceback" not in shown.decode()
-
-
-def rest_of(terminal):
-    """What comes until the other side hangs up, which Linux reports as an error."""
-    parts = []
-    try:
-        while part := os.read(terminal, 1000):
-            parts.append(part)
-    except OSError:
-        os.close(terminal)
-    return b"".join(parts)
 
 
 @pytest.mark.slow

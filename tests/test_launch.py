@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -314,15 +314,11 @@ def test_a_file_of_the_users_takes_the_place_of_no_module(tmp_path, monkeypatch)
     assert ending.exit_code == 2  # by click, which has read the option
 
 
-def test_on_a_terminal_a_marked_line_takes_the_place_of_the_bar():
+def test_on_a_terminal_a_marked_line_takes_the_place_of_the_bar(rest_of):
     terminal, stderr = pty.openpty()
     with launched(2, "train", "--epochs", "x", stderr=stderr):
         os.close(stderr)
-        shown = b""
-        with suppress(OSError):  # by which Linux tells that the other side has hung up
-            while part := os.read(terminal, 10_000):
-                shown += part
-        os.close(terminal)
+        shown = rest_of(terminal)
     assert b"\r\x1b[K[worker 1] Error: Invalid value for '--epochs'" in shown
     assert b"[KError" not in shown
 

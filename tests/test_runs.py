@@ -7,7 +7,6 @@ import pty
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -171,26 +170,16 @@ def test_without_runs_a_line_says_how_to_train(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [30, 60, 80, 200])
-def test_on_a_terminal_every_line_fits(folder, columns):
+def test_on_a_terminal_every_line_fits(folder, rest_of, columns):
     terminal, stdout = pty.openpty()
     command = [sys.executable, "-m", "keras_cifar", "runs", folder]
     environment = {**os.environ, "COLUMNS": str(columns)}
     subprocess.run(command, stdout=stdout, stderr=subprocess.DEVNULL, env=environment, check=True)
     os.close(stdout)
-    lines = all_of(terminal).decode().splitlines()
-    os.close(terminal)
+    lines = rest_of(terminal).decode().splitlines()
     assert len(lines) == 15
     assert max(map(len, lines)) <= columns
     assert any("seed-10" in line and line.endswith("waiting") for line in lines)
-
-
-def all_of(terminal):
-    """What was written to a terminal: on a busy machine, the system passes it on in parts."""
-    parts = []
-    with suppress(OSError):  # Linux's word for the end
-        while part := os.read(terminal, 100_000):
-            parts.append(part)
-    return b"".join(parts)
 
 
 def test_it_is_quick_loads_no_tensorflow_and_writes_nothing(folder):
