@@ -142,3 +142,4 @@ def remove(folder: Path) -> None:
     # Nor must a power cut, which may keep the removals and lose the rename.
     sync(gone.parent)
     shutil.rmtree(gone)
+    sync(gone.parent)
