@@ -91,6 +91,13 @@ MUTATIONS = (
         _FAST,
     ),
     Mutation(
+        "the sync after that",
+        _CHECKPOINT,
+        "shutil.rmtree(gone)\n    sync(gone.parent)",
+        "shutil.rmtree(gone)",
+        _FAST,
+    ),
+    Mutation(
         "the order of model and checkpoint",
         _CALLBACKS,
         'if self._is_best(row["val_accuracy"]):',
