@@ -291,3 +291,30 @@ def test_an_end_that_never_comes_is_not_waited_for(tmp_path):
     path.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
     with pytest.raises(OSError, match="passed over in it unpacks to more than CIFAR-10"):
         read_archive(path, dataset=SAMPLE)
+
+
+@pytest.mark.parametrize("kind", ["a sparse map", "a number", "a chain"])
+def test_a_header_that_is_nonsense_is_refused(tmp_path, kind):
+    ends_in_a_map = tarfile.TarInfo("a")
+    ends_in_a_map.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(ends_in_a_map.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # the map of what is in the file goes on in the next block
+    header[148:156] = b"%06o\0 " % (256 + sum(header[:148]) + sum(header[156:]))  # checksum
+    record = tarfile.TarInfo("a")
+    record.type, record.size = tarfile.XHDTYPE, tarfile.BLOCKSIZE
+    number = record.tobuf() + b"99999999999999999999 path=a\n".ljust(tarfile.BLOCKSIZE, b"\0")
+    record.size = 0
+    contents = {
+        "a sparse map": bytes(header),
+        "a number": number,
+        "a chain": record.tobuf() * 5000,  # each is about the next
+    }
+    path = tmp_path / "a.tar"
+    ordinary = tarfile.TarInfo("ordinary").tobuf()
+    path.write_bytes(ordinary + contents[kind])
+    # Newer Pythons take the number for the archive's end.
+    with pytest.raises(OSError, match=r"one of its headers is nonsense|data_batch_1 is missing"):
+        read_archive(path, dataset=SAMPLE)
+    path.write_bytes(contents[kind])
+    with pytest.raises(OSError, match="it is no tar archive"):
+        read_archive(path, dataset=SAMPLE)

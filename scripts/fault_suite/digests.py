@@ -17,6 +17,8 @@ from keras_cifar.history import COLUMNS
 _DIGEST_BYTES = 32
 # By name of the file, what differs between two runs that are the same: a moment, or a duration.
 _DATES = {"metadata.json": "date_saved", "origin.json": "exported"}
+# Of all that is read, most is read again soon; the whole suite reads tens of GB.
+_REMEMBERED = 100
 # Keras numbers what layers share by where it lies in memory.
 _ADDRESSES = re.compile(rb'"shared_object_id": [0-9]+')
 _PNG_END = b"IEND\xaeB`\x82"
@@ -45,7 +47,7 @@ def _up_to_unfinished(path: Path) -> Path:
     return path
 
 
-@functools.cache
+@functools.lru_cache(_REMEMBERED)
 def digest(path: Path, content: bytes) -> str:
     """Returns a digest of what a file says, but for moments and durations."""
     if path.suffix == ".ckpt":

@@ -26,6 +26,8 @@ _BATCHES = (*_TRAIN_BATCHES, _TEST_BATCH)
 _IMAGE_BYTES = math.prod(IMAGE_SHAPE)
 # Image, label and, in the Python version, file name.
 _MAX_BYTES_PER_EXAMPLE = 4096
+# What tarfile lets out of a header that is nonsense (Python 3.10 to 3.12).
+_OF_A_HEADER = (IndexError, OverflowError, RecursionError)
 
 
 def read_archive(
@@ -112,7 +114,7 @@ def _files_in_folder(folder: Path) -> Iterator[_File]:
 def _files_in_tar(path: Path, max_bytes: int) -> Iterator[_File]:
     # A stream is read once, front to back, and never further than the limit, headers included.
     with _unpacked(path) as stream, _open_tar(_Bounded(stream, limit=max_bytes)) as archive:
-        for member in archive:
+        for member in _members(archive):
             # To pass over a member, tarfile reads as often as its header says, past the end too.
             if member.size > max_bytes:
                 raise ValueError(f"{member.name} in it unpacks to more than CIFAR-10")
@@ -150,8 +152,15 @@ class _Bounded:
 def _open_tar(stream: _Bounded) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=stream, mode="r|")  # type: ignore[call-overload, no-any-return]
-    except tarfile.ReadError as error:
+    except (tarfile.ReadError, *_OF_A_HEADER) as error:
         raise ValueError("it is no tar archive") from error
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    try:
+        yield from archive
+    except _OF_A_HEADER as error:
+        raise tarfile.TarError(f"one of its headers is nonsense: {error}") from error
 
 
 def _read_binary(content: bytes, *, examples: int) -> Examples:
