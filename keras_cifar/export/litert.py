@@ -1,11 +1,13 @@
 """The model in LiteRT (TensorFlow Lite), for phones and small devices."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from keras_cifar.model_dir import FORMAT_FILES
 
@@ -17,7 +19,11 @@ def write(model: keras.Model, folder: Path) -> None:
         model: images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
         folder: exists.
     """
-    model.export(str(folder / FORMAT_FILES["litert"]), format="litert", verbose=False)
+    # Keras's own `format="litert"` does the same, but Keras 3.12, the last for Python 3.10, has none.
+    with tempfile.TemporaryDirectory() as saved_model:
+        model.export(saved_model, format="tf_saved_model", verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+        (folder / FORMAT_FILES["litert"]).write_bytes(converter.convert())
 
 
 def probabilities(
