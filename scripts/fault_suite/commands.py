@@ -38,6 +38,7 @@ class Command:
         initial: what lies in the folder before.
         whole: the digests that a file may have, by its path, as the unbroken run showed.
         end: the digest of each file when it was left alone.
+        folders: that were there then.
         calls: that change the disk.
         cuts: what a power cut before each of them would leave, every state once.
     """
@@ -51,6 +52,7 @@ class Command:
     initial: State = field(default_factory=dict)
     whole: dict[Path, set[str]] = field(default_factory=dict)
     end: dict[Path, str] = field(default_factory=dict)
+    folders: set[Path] = field(default_factory=set)
     calls: list[Call] = field(default_factory=list)
     cuts: list[tuple[Call, disk.PowerCut]] = field(default_factory=list)
 
@@ -223,7 +225,8 @@ def _succeed(ended: Ended) -> None:
 def leave_alone(workshop: Workshop, command: Command) -> None:
     """Runs a command and notes what it leaves, and what a power cut before each call would."""
     command.cuts, whole = follow(workshop, command, noted=command.calls)
-    command.end = digests(disk.read(workshop.folder))
+    state = disk.read(workshop.folder)
+    command.end, command.folders = digests(state), _folders(state)
     for path, found in (*digests(command.initial).items(), *command.end.items()):
         whole.setdefault(path, set()).add(found)
     command.whole = whole
@@ -308,9 +311,15 @@ def differences(command: Command, state: State) -> list[str]:
     wrong |= {path for path in command.end if path not in found}
     # An export that comes again makes the next version, of the same content.
     wrong |= {path for path in found if found[path] != command.end.get(_as_second(path))}
+    # One alone can say something: a run with a folder of checkpoints has not ended.
+    wrong |= {path for path in _folders(state) if _as_second(path) not in command.folders}
     return [str(path) for path in sorted(wrong)]
 
 
+def _folders(state: State) -> set[Path]:
+    return {path for path, content in state.items() if content is None and not is_unfinished(path)}
+
+
 def _as_second(path: Path) -> Path:
-    is_version = path.parts[0] == "models" and path.parts[1] not in ("1", "2")
+    is_version = path.parts[0] == "models" and path.parts[1:2] not in ((), ("1",), ("2",))
     return Path("models", "2", *path.parts[2:]) if is_version else path
