@@ -181,6 +181,16 @@ def test_every_weight_is_stored_once(exported, meta_graph, trained_run):
     assert exported.size - warmup < 1.02 * 4 * folded.count_params()
 
 
+def test_what_tensorflow_cannot_clear_up_is_not_published(trained_run, tmp_path):
+    leftover = tmp_path / "variables" / "variables_temp"
+    leftover.mkdir(parents=True)
+    (leftover / "of another").touch()  # so TensorFlow cannot remove the folder
+    model = inference_model(load_model(trained_run.model), precision="float32")
+    saved_model.write(model, tmp_path)
+    assert (tmp_path / "saved_model.pb").exists()
+    assert not leftover.exists()
+
+
 def test_it_loads_in_python_too(exported, trained_run, sample):
     loaded = tf.saved_model.load(str(exported.version))
     images = sample.images[:8]

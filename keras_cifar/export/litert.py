@@ -19,7 +19,7 @@ def write(model: keras.Model, folder: Path) -> None:
         model: images uint8 (n, 32, 32, 3) to probabilities float32 (n, 10).
         folder: exists.
     """
-    # Keras's own `format="litert"` does the same, but Keras 3.12, the last for Python 3.10, has none.
+    # As Keras does for `format="litert"`; Keras 3.12, the last for Python 3.10, has no such format.
     with tempfile.TemporaryDirectory() as saved_model:
         model.export(saved_model, format="tf_saved_model", verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)

@@ -1,5 +1,6 @@
 """The SavedModel: what TensorFlow Serving loads, and the same road to load it by."""
 
+import shutil
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -62,6 +63,10 @@ def write(model: keras.Model, folder: Path) -> None:
         for signature, (name, dtype, shape) in _INPUTS.items()
     }
     tf.saved_model.save(module, str(folder), signatures=signatures)
+    # TensorFlow removes its own, and goes on if it cannot.
+    leftover = folder / "variables" / "variables_temp"
+    if leftover.exists():
+        shutil.rmtree(leftover)
 
 
 def probabilities(
