@@ -21,7 +21,8 @@ def load_saved_model(session: Any, folder: Path) -> Any:
 
     Raises:
         OSError: there is none, or its graph cannot be read.
-        tf.errors.OpError: its weights cannot be read.
+        ValueError: its weights are missing.
+        tf.errors.OpError: they cannot be read.
     """
     with without_deprecation_warnings():
         return tf.compat.v1.saved_model.load(session, ["serve"], str(folder))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
+from keras_cifar.errors import first_line
 from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.serving import BYTES_INPUT, BYTES_SIGNATURE, IMAGE_INPUT, IMAGE_SIGNATURE
 from keras_cifar.tf1_loader import load_saved_model
@@ -85,6 +86,7 @@ def probabilities(
         By signature, for each batch, float32 (n, 10).
 
     Raises:
+        OSError: its weights are missing.
         RuntimeError: as `check_graph`.
     """
     encoded = [[tf.io.encode_png(image).numpy() for image in batch] for batch in batches]
@@ -93,7 +95,10 @@ def probabilities(
     # On the CPU, since a GPU may round to TF32.
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        meta_graph = load_saved_model(session, folder)
+        try:
+            meta_graph = load_saved_model(session, folder)
+        except ValueError as error:
+            raise OSError(f"{folder}: cannot be read again ({first_line(error)}).") from error
         check_graph(meta_graph)
         for name, values in inputs.items():
             signature = meta_graph.signature_def[name]
