@@ -47,6 +47,8 @@ from keras_cifar.serve.text_config import read_batching, read_metrics_path, read
 from keras_cifar.serving import BATCHING, BYTES_INPUT, IMAGE_INPUT
 
 _PNG = (Path(keras_cifar.serve.page.__file__).parent / "samples" / "cat.png").read_bytes()
+# An input may have the model loaded twice: as it asks for, and then again as it was.
+_SECONDS_OF_RELOADING = 15.0
 _LIMITS = Limits(body_bytes=2**20, pixels=1_000_000)
 # In the order of the first byte of an input.
 _PROCEDURES = (
@@ -233,7 +235,8 @@ def grpc_calls(folder: Path) -> Target:
             api.models.configure([ModelConfig("m", folder / "m", labels={"stable": 1})])
 
     requests = enumerate(_grpc_requests(folder))
-    return Target(check, [bytes([n]) + r.SerializeToString() for n, rs in requests for r in rs])
+    seeds = [bytes([n]) + r.SerializeToString() for n, several in requests for r in several]
+    return Target(check, seeds, seconds=_SECONDS_OF_RELOADING)
 
 
 def _grpc_requests(folder: Path) -> list[list[Any]]:
