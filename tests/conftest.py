@@ -344,16 +344,24 @@ def wait() -> Callable[[tf.Tensor], tf.Tensor]:
     return _wait
 
 
-def _save_toy(version: Path, *, answer: float = 0.0, only: Collection[str] | None = None) -> None:
+def _save_toy(
+    version: Path,
+    *,
+    answer: float = 0.0,
+    only: Collection[str] | None = None,
+    megabytes: int = 0,
+) -> None:
     """Writes a version in one step: a SavedModel that tells by its answers which one it is.
 
     Args:
         version: its folder, which a server sees at once and whole.
         answer: what each signature adds to the numbers it is given.
         only: the signatures that it is to have; None for all. Each takes its time to be loaded.
+        megabytes: of weights, which no signature uses.
     """
     module = tf.Module()
     module.answer = tf.Variable(float(answer))
+    module.weights = tf.Variable(tf.ones([megabytes, 2**18]))
 
     def slow(x: tf.Tensor) -> dict[str, tf.Tensor]:
         """As many seconds as the largest number says."""
