@@ -170,6 +170,22 @@ def changed_parquet(parquet_dir, path, *, png=None, label=None, columns=("img", 
     return path
 
 
+def with_a_huge_row_group(content, *, rows):
+    """Has a Parquet file's only row group claim 2 million rows, in Thrift's compact protocol."""
+    footer = content[-8 - int.from_bytes(content[-8:-4], "little") : -8]
+    group = footer.rindex(field := b"\x16" + varint(2 * rows))
+    changed = footer[:group] + b"\x16" + varint(2 * 2_000_000) + footer[group + len(field) :]
+    length = len(changed).to_bytes(4, "little")
+    return content[: -8 - len(footer)] + changed + length + content[-4:]
+
+
+def varint(number):
+    """Seven bits in each byte, the lowest first."""
+    if number < 128:
+        return bytes([number])
+    return bytes([number % 128 + 128]) + varint(number // 128)
+
+
 def test_a_parquet_file_that_is_not_right_is_one_line(parquet_dir, tmp_path):
     good = as_png(np.zeros((32, 32, 3), np.uint8))
     # Its header claims 50,000 x 50,000 pixels, which nobody must try to decode.
@@ -178,12 +194,15 @@ def test_a_parquet_file_that_is_not_right_is_one_line(parquet_dir, tmp_path):
     text.write_text("<html>Sign in to the network</html>")
     cut = tmp_path / "cut"
     cut.write_bytes((parquet_dir / TEST).read_bytes()[:-1000])
+    vast = tmp_path / "vast"
+    vast.write_bytes(with_a_huge_row_group((parquet_dir / TEST).read_bytes(), rows=500))
     change = functools.partial(changed_parquet, parquet_dir)
     wrong = {
         text: "",
         cut: "",
         tmp_path / "absent": "",
         parquet_dir / TRAIN: "has 2000 rows instead of 500",
+        vast: "a row group claims more than all 500 rows",
         change(tmp_path / "a", png=huge): "not all its images are PNGs of 32x32 pixels",
         change(tmp_path / "b", png=b"GIF89a"): "not all its images are PNGs of 32x32 pixels",
         change(tmp_path / "c", png=good[:60]): "",

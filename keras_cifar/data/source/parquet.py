@@ -50,14 +50,16 @@ def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
 
 
 def _read_table(path: Path, *, facts: SplitFacts) -> pa.Table:
-    # Memory is taken for the file once its own account of its size has been looked at.
+    # Memory is taken for the file once its own account of its size has been looked at. Arrow takes
+    # some for each row that a group claims.
     with pq.ParquetFile(path) as file:
         rows = file.metadata.num_rows
-        size = sum(
-            file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)
-        )
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
         if rows != facts.examples:
             raise ValueError(f"it has {rows} rows instead of {facts.examples}")
+        if not all(0 <= group.num_rows <= rows for group in groups):
+            raise ValueError(f"a row group claims more than all {rows} rows")
         if size > rows * _MAX_BYTES_PER_EXAMPLE:
             raise ValueError(f"it unpacks to {size} bytes")
         return file.read(columns=["img", "label"])
