@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_cifar.cifar10 import SAMPLE
 from keras_cifar.data.examples import Splits
@@ -87,6 +88,34 @@ def test_a_damaged_file_is_one_clear_line(folder, name, damage):
     assert message.startswith(f"{folder}: ")
     assert message.endswith("Move that folder away and prepare it anew: keras-cifar data")
     assert "\n" not in message
+
+
+def test_a_record_that_claims_to_be_longer_than_its_file_is_not_read(folder):
+    """With 100 GB, TensorFlow ended the process."""
+    path = folder / TFRECORD
+    before = path.read_bytes()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write((3 * 10**9).to_bytes(8, "little"))
+    # A content and its checksum are as a length and its checksum.
+    length = path.read_bytes()[12:]
+    path.write_bytes(length + before[12:])
+    with pytest.raises(OSError, match=rf"split is damaged .*\({TFRECORD} is cut off\)"):
+        read_split(folder, split="test", dataset=SAMPLE)
+
+
+def test_no_image_of_another_size_is_decoded(folder):
+    path = str(folder / TFRECORD)
+    records = list(tf.data.TFRecordDataset(path).as_numpy_iterator())
+    example = tf.train.Example.FromString(records[7])
+    (png,) = example.features.feature["image"].bytes_list.value
+    huge = (20_000).to_bytes(4, "big") * 2
+    example.features.feature["image"].bytes_list.value[0] = png[:16] + huge + png[24:]
+    records[7] = example.SerializeToString()
+    with tf.io.TFRecordWriter(path) as writer:
+        for record in records:
+            writer.write(record)
+    with pytest.raises(OSError, match=r"split is damaged .*not all its images are PNGs of 32x32"):
+        read_split(folder, split="test", dataset=SAMPLE)
 
 
 def test_the_other_split_still_reads(folder):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,12 @@ from google.protobuf.json_format import ParseError
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.data.examples import Examples, Splits, check, in_canonical_order
 from keras_cifar.data.options import without_autotune
+from keras_cifar.data.png import decode_png
 from keras_cifar.errors import first_line
 from keras_cifar.files import TEMPORARY, sync, sync_tree, temporary_folder
 
 _FEATURES = "tensorflow_datasets.core.features."
+_RECORD_LENGTH = struct.Struct("<Q")
 # What TFDS and TensorFlow raise for files that are damaged or describe something else.
 DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, ParseError, tf.errors.OpError)
 
@@ -69,15 +72,26 @@ def read_split(folder: Path, *, split: Literal["train", "test"], dataset: Datase
 
 def decode(folder: Path, *, split: str) -> Examples:
     """Decodes one split in TFDS's order, unverified; raises ImportError and those of DAMAGED."""
-    # The examples are kept in memory here; TFDS need not keep them a second time.
-    read_config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
     _refuse_foreign_code(folder / "features.json")
     builder = tfds.builder_from_directory(folder)
+    _refuse_endless_records(builder, split=split)
+    images = builder.info.features["image"]
+    if images.shape != IMAGE_SHAPE or images.np_dtype != np.uint8:
+        raise ValueError(f"its images are {images.np_dtype} {images.shape}")
+    # TFDS would decode an image of any size.
+    as_it_is = {"image": tfds.decode.SkipDecoding()}
     if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:  # not for tf.data
-        rows = [(row["image"], row["label"]) for row in builder.as_data_source(split=split)]
-        return Examples(*map(np.array, zip(*rows, strict=True)))
-    dataset = builder.as_dataset(split=split, batch_size=1000, read_config=read_config)
-    batches = [(batch["image"].numpy(), batch["label"].numpy()) for batch in dataset]
+        source = builder.as_data_source(split=split, decoders=as_it_is)
+        pngs, labels = zip(*((row["image"], row["label"]) for row in source), strict=True)
+        rows = tf.data.Dataset.from_tensor_slices({"image": list(pngs), "label": list(labels)})
+    else:
+        # The examples are kept in memory here; TFDS need not keep them a second time.
+        config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
+        rows = builder.as_dataset(split=split, read_config=config, decoders=as_it_is)
+    decoded = rows.map(
+        lambda row: (decode_png(row["image"]), row["label"]), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    batches = decoded.batch(1000).with_options(without_autotune()).as_numpy_iterator()
     images, labels = zip(*batches, strict=True)
     return Examples(np.concatenate(images), np.concatenate(labels))
 
@@ -93,6 +107,24 @@ def _refuse_foreign_code(features: Path) -> None:
         return part
 
     json.loads(features.read_text(), object_hook=check)
+
+
+def _refuse_endless_records(builder: tfds.core.DatasetBuilder, *, split: str) -> None:
+    """Raises ValueError where a TFRecord claims to be longer than its file.
+
+    TensorFlow would take memory for all of it, or end the process.
+    """
+    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
+        return
+    for path in map(Path, builder.info.splits[split].filepaths):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            while head := file.read(_RECORD_LENGTH.size):
+                (length,) = _RECORD_LENGTH.unpack(head.ljust(_RECORD_LENGTH.size, b"\0"))
+                end = file.tell() + 4 + length + 4  # each with its checksum
+                if end > size:
+                    raise ValueError(f"{path.name} is cut off")
+                file.seek(end)
 
 
 def write_folder(splits: Splits, *, dataset: DatasetFacts, data_dir: Path, id_prefix: str) -> Path:

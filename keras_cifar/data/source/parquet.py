@@ -9,15 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from keras_cifar.cifar10 import IMAGE_SHAPE, DatasetFacts, SplitFacts
+from keras_cifar.cifar10 import DatasetFacts, SplitFacts
 from keras_cifar.data.examples import Examples, Splits, checked_labels
 from keras_cifar.data.options import without_autotune
+from keras_cifar.data.png import decode_png
 from keras_cifar.errors import first_line
 
 # A PNG of a 32x32 image has at most this many bytes, the columns beside it included.
 _MAX_BYTES_PER_EXAMPLE = 8192
-# How a PNG of a 32x32 image begins: signature, then a header of 13 bytes, width, height.
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 0, 0, 32]) * 2
 
 # What a damaged file, or one of another layout, makes Arrow, NumPy and TensorFlow raise.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tf.errors.OpError)
@@ -66,12 +65,10 @@ def _read_table(path: Path, *, facts: SplitFacts) -> pa.Table:
 
 
 def _decode_pngs(pngs: list[bytes]) -> npt.NDArray[np.uint8]:
-    if not all(isinstance(png, bytes) and png.startswith(_PNG_START) for png in pngs):
-        raise ValueError("not all its images are PNGs of 32x32 pixels")
     decoded = (
         tf.data.Dataset.from_tensor_slices(pngs)
-        .map(lambda png: tf.io.decode_png(png, channels=3), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(decode_png, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(1000)
         .with_options(without_autotune())
     )
-    return np.concatenate([batch.numpy() for batch in decoded]).reshape(-1, *IMAGE_SHAPE)
+    return np.concatenate([batch.numpy() for batch in decoded])
