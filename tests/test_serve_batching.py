@@ -331,7 +331,8 @@ def test_j14_each_signature_has_batches_of_its_own(batching):
     assert time.monotonic() - started < 15
 
 
-def test_one_bad_request_spoils_no_other_of_its_batch(batching):
+@pytest.mark.parametrize("wrong", [b"no example", b"no text \xff"])
+def test_one_bad_request_spoils_no_other_of_its_batch(batching, wrong):
     servable = batching(parameters(max_batch_size=2, **LONG))
 
     def classify(example):
@@ -340,7 +341,7 @@ def test_one_bad_request_spoils_no_other_of_its_batch(batching):
 
     def bad():
         with pytest.raises(ServingError, match="Could not parse example input") as failure:
-            classify(b"no example")
+            classify(wrong)
         assert failure.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
     example = tf.train.Example()

@@ -85,7 +85,16 @@ class Servable:
         options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
         # The public make_callable sets each call up anew in Python: 140 us in place of 8 us,
         # a quarter of what an image takes (Intel Xeon, TensorFlow 2.21, November 2026).
-        run: _Run = self._session._make_callable_from_options(options)
+        compute: _Run = self._session._make_callable_from_options(options)
+
+        def run(*values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+            try:
+                return compute(*values)
+            except UnicodeDecodeError as error:
+                # TensorFlow quotes what it could not parse, and then cannot raise its own error.
+                message = bytes(error.object).decode(errors="backslashreplace")
+                raise tf.errors.InvalidArgumentError(None, None, message) from error
+
         return run
 
     def _run_batched(self, signature: Any, graph_def: Any) -> _Run:
