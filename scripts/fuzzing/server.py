@@ -144,6 +144,7 @@ def _rest_seeds() -> list[bytes]:
             {"signature_name": "image_bytes", "inputs": [encoded]},
             {"signature_name": "several", "instances": [several, several]},
             {"signature_name": "several", "inputs": columns},
+            {"signature_name": "classify", "instances": [encoded]},
         ],
         "classify": [classify],
         "regress": [{**classify, "signature_name": "regress"}],
