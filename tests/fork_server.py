@@ -19,10 +19,15 @@ from typing import Any
 
 # What begins so is read when modules are imported. XLA_FLAGS is read when XLA first compiles.
 _READ_AT_START = ("CUDA_", "KERAS_", "LD_", "MPL", "NVIDIA_", "OMP_", "PYTHON", "TF_")
+_READ_LATER = "TF_CONFIG"
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_READ_AT_START) and name != _READ_LATER
+    }
 
 
 class Fork:
@@ -62,15 +67,21 @@ class Fork:
 
 
 class ForkServer:
-    """The process that forks. It ends with the one that started it."""
+    """The process that forks. It ends with the one that started it.
 
-    def __init__(self) -> None:
-        self._environment = _read_at_start(os.environ)
+    Args:
+        environment: in which it imports TensorFlow.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = _read_at_start(environment)
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`close` closes it)
         with other:
             command = [sys.executable, __file__, str(other.fileno())]
-            self._process = subprocess.Popen(command, stderr=self._said, pass_fds=[other.fileno()])
+            self._process = subprocess.Popen(
+                command, env=environment, stderr=self._said, pass_fds=[other.fileno()]
+            )
         self._receive(self._control)
 
     def _receive(self, channel: socket.socket) -> bytes:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import Fork, ForkServer
 
 from keras_cifar.history import read_history
 from keras_cifar.launch import held_ports, share_out
@@ -20,9 +23,13 @@ from keras_cifar.recipes.article import ArticleRecipe
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import train
 
+# A fork has the command line already, which does not know the dataset of the tests.
 COMMAND = """
 import sys
+import click
 from keras_cifar.cli import main
+(dataset,) = (option for option in main.commands["train"].params if option.name == "dataset")
+dataset.type = click.Choice(tuple(DATASETS))
 main(sys.argv[1:])
 """
 WITHOUT_DROPOUT = """
@@ -78,42 +85,70 @@ for run in "first", "second":
 """
 
 
+def environment_of(share):
+    """As `train` sets it for a worker, and a shell does not: TensorFlow says less."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **share.environment}
+
+
+@pytest.fixture(scope="module")
+def forks(fork_server):
+    """Forks of a process that has imported TensorFlow as a worker does."""
+    if fork_server is None:
+        yield None
+        return
+    server = ForkServer(environment_of(share_out([0, 0])[0]))
+    yield server
+    server.close()
+
+
+@dataclass
+class Worker:
+    """A process, and the files that take what it says."""
+
+    process: Fork | subprocess.Popen
+    stdout: Path
+    stderr: Path
+
+    def ending(self, *, seconds=600):
+        """Returns stderr, stdout and exit code, when it has ended."""
+        code = self.process.wait(timeout=seconds)
+        return self.stderr.read_text(), self.stdout.read_text(), code
+
+
 @pytest.fixture
-def workers(tiny, tmp_path):
+def workers(tiny, tmp_path, forks):
     """Starts two workers, each with a folder of its own; none outlives the block."""
 
     @contextmanager
     def start(*lines, arguments=((), ())):
-        program = "\n".join((tiny.code, *lines))
-        # As a shell's: without what TensorFlow was told to say in this process.
-        environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-        environment["TFDS_DATA_DIR"] = str(tiny.data_dir)
         with ExitStack() as stack:
             ports = stack.enter_context(held_ports(2))
-            processes = []
+            started = []
             for rank, share in enumerate(share_out(ports)):
                 folder = tmp_path / f"machine-{rank}"
                 folder.mkdir(exist_ok=True)
-                process = subprocess.Popen(
-                    [sys.executable, "-c", program, *map(str, arguments[rank])],
-                    cwd=folder,
-                    env=environment | share.environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                processes.append(stack.enter_context(process))
-                stack.callback(process.kill)
-            yield processes
+                program = "\n".join((f"import os; os.chdir({str(folder)!r})", tiny.code, *lines))
+                environment = environment_of(share) | {"TFDS_DATA_DIR": str(tiny.data_dir)}
+                paths = [tmp_path / f"{rank}.{name}" for name in ("stdout", "stderr")]
+                words = list(map(str, arguments[rank]))
+                started.append(Worker(run(program, words, environment, paths), *paths))
+                stack.callback(started[-1].process.wait)
+                stack.callback(started[-1].process.kill)
+            yield started
+
+    def run(program, words, environment, paths):
+        with paths[0].open("w") as stdout, paths[1].open("w") as stderr:
+            if forks and forks.can_start(environment):
+                streams = [0, stdout.fileno(), stderr.fileno()]
+                return forks.start(program, words, environment=environment, streams=streams)
+            command = [sys.executable, "-c", program, *words]
+            return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
 
     return start
 
 
-def endings(processes):
-    """Returns exit code, stdout and stderr of each, when all have ended."""
-    return [
-        (*reversed(process.communicate(timeout=600)), process.returncode) for process in processes
-    ]
+def endings(workers):
+    return [worker.ending() for worker in workers]
 
 
 def weights_of(run):
@@ -183,21 +218,21 @@ def test_a_worker_that_was_started_with_something_else_is_named_by_all(workers):
             assert (printed, code) == ("", 1)
 
 
-def test_who_waits_for_a_worker_that_does_not_come_can_be_ended(workers):
+def test_who_waits_for_a_worker_that_does_not_come_can_be_ended(workers, eventually):
     """TensorFlow waits for minutes, in which Python's handlers have no turn."""
     command = ["train", "--dataset", "tiny", "--batch-size", 40, "--run-dir", "run"]
     with workers(COMMAND, arguments=(command, ["--version"])) as (chief, _):
-        assert any(line.startswith("Waiting for 2 workers, ") for line in chief.stderr)
+        eventually(lambda: "Waiting for 2 workers, " in chief.stderr.read_text())
         time.sleep(1)  # TensorFlow takes SIGTERM for itself a moment later
-        chief.send_signal(signal.SIGINT)
-        assert chief.wait(timeout=60) == -signal.SIGINT
+        chief.process.send_signal(signal.SIGINT)
+        assert chief.process.wait(timeout=60) == -signal.SIGINT
 
 
 def test_when_a_worker_hangs_the_other_says_so_and_both_go_on_to_the_same_bits(
     workers, tmp_path, eventually
 ):
     def command(name):
-        settings = ["--dataset", "tiny", "--batch-size", 80, "--epochs", 5, "--run-dir", name]
+        settings = ["--dataset", "tiny", "--batch-size", 80, "--epochs", 4, "--run-dir", name]
         return ["train", *settings]
 
     chiefs = tmp_path / "machine-0"
@@ -206,10 +241,10 @@ def test_when_a_worker_hangs_the_other_says_so_and_both_go_on_to_the_same_bits(
         assert [code for _, _, code in endings(processes)] == [0, 0]
     with workers(COMMAND, arguments=(command("run"),) * 2) as (chief, worker):
         eventually(lambda: list(run.checkpoint.glob("epoch-00001.ckpt")), seconds=600)
-        worker.send_signal(signal.SIGSTOP)
+        worker.process.send_signal(signal.SIGSTOP)
         # Within a minute, and what a busy machine needs.
-        printed, said = chief.communicate(timeout=120)
-        assert (chief.returncode, printed) == (1, "")
+        said, printed, code = chief.ending(seconds=120)
+        assert (code, printed) == (1, "")
         assert re.search(
             r"\nError: worker 0 \(\S+\): worker 1 \(\S+\) does not answer any more\. .*--resume",
             said,
