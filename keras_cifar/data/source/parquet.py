@@ -1,11 +1,11 @@
 """The Parquet files of the Hugging Face hub -> examples in memory."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -15,7 +15,7 @@ from keras_cifar.data.options import without_autotune
 from keras_cifar.data.png import decode_png
 from keras_cifar.errors import first_line
 
-# A PNG of a 32x32 image has at most this many bytes, the columns beside it included.
+# A PNG of a 32x32 image has at most this many bytes, the label included.
 _MAX_BYTES_PER_EXAMPLE = 8192
 
 # What a damaged file, or one of another layout, makes Arrow, NumPy and TensorFlow raise.
@@ -40,33 +40,37 @@ def read_parquet(train: Path, test: Path, *, dataset: DatasetFacts) -> Splits:
 
 def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
     try:
-        table = _read_table(path, facts=facts)
-        pngs = pc.struct_field(table["img"], "bytes").to_pylist()
-        labels = table["label"].to_numpy()
-        return Examples(_decode_pngs(pngs), checked_labels(labels))
+        pngs, labels = zip(*_rows(path, facts=facts), strict=True)
+        return Examples(_decode_pngs(pngs), checked_labels(np.array(labels)))
     except _DAMAGED as error:
         raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({first_line(error)}).") from error
 
 
-def _read_table(path: Path, *, facts: SplitFacts) -> pa.Table:
-    # Memory is taken for the file once its own account of its size has been looked at. Arrow takes
-    # some for each row that a group claims.
+def _rows(path: Path, *, facts: SplitFacts) -> Iterator[tuple[bytes, int]]:
     with pq.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        size = sum(group.total_byte_size for group in groups)
+        rows, schema = file.metadata.num_rows, file.schema_arrow
         if rows != facts.examples:
             raise ValueError(f"it has {rows} rows instead of {facts.examples}")
-        if not all(0 <= group.num_rows <= rows for group in groups):
-            raise ValueError(f"a row group claims more than all {rows} rows")
-        if size > rows * _MAX_BYTES_PER_EXAMPLE:
-            raise ValueError(f"it unpacks to {size} bytes")
-        return file.read(columns=["img", "label"])
+        image, label = schema.field("img").type, schema.field("label").type
+        if not (pa.types.is_struct(image) and pa.types.is_binary(image.field("bytes").type)):
+            raise ValueError(f"its column img is {image}")
+        if not pa.types.is_integer(label):
+            raise ValueError(f"its column label is {label}")
+        # One at a time: a file of 50 KB can have a megabyte in each of a thousand rows, and claim
+        # more rows than there is memory for. Threads would take longer for each than it does.
+        columns = ["img.bytes", "label"]
+        batches = file.iter_batches(batch_size=1, columns=columns, use_threads=False)
+        for number, row in enumerate(batches, start=1):
+            if number > rows:
+                raise ValueError(f"it has more than the {rows} rows that it claims")
+            if row.nbytes > _MAX_BYTES_PER_EXAMPLE:
+                raise ValueError(f"one of its rows has {row.nbytes} bytes")
+            yield row["img"].field("bytes")[0].as_py(), row["label"][0].as_py()
 
 
-def _decode_pngs(pngs: list[bytes]) -> npt.NDArray[np.uint8]:
+def _decode_pngs(pngs: Sequence[bytes]) -> npt.NDArray[np.uint8]:
     decoded = (
-        tf.data.Dataset.from_tensor_slices(pngs)
+        tf.data.Dataset.from_tensor_slices(list(pngs))
         .map(decode_png, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(1000)
         .with_options(without_autotune())
