@@ -153,6 +153,26 @@ def test_a_whole_file_that_is_no_checkpoint_is_refused(tmp_path, content):
         checkpoint.read(path)
 
 
+def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path):
+    progress = np.array(json.dumps(dataclasses.asdict(checkpoint.Progress())))
+    path = tmp_path / "epoch-00001.ckpt"
+
+    def write(save):
+        archive = io.BytesIO()
+        save(archive, progress=progress, variable_0=np.zeros(1000))
+        # As long as before: NumPy fills its headers up with blanks.
+        claimed = b"(1" + 15 * b"0" + b",), }"
+        content = archive.getvalue().replace(b"(1000,), }".ljust(len(claimed)), claimed)
+        path.write_bytes(hashlib.sha256(content).digest() + content)
+
+    write(np.savez_compressed)
+    with pytest.raises(ValueError, match="it unpacks to more than it holds"):
+        checkpoint.read(path)
+    write(np.savez)
+    with pytest.raises(OSError, match=r"epoch-00001\.ckpt: cannot be read \(Unable to allocate"):
+        checkpoint.read(path)
+
+
 def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, config, tiny):
     damaged = sorted(run_dir.checkpoint.iterdir())
     for path in damaged:

@@ -102,17 +102,27 @@ def load_newest(folder: Path) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Reads one checkpoint; raises ValueError if it is torn, was altered or is none."""
+    """Reads one checkpoint.
+
+    Raises:
+        ValueError: it is torn, was altered or is none.
+        OSError: it needs more memory than there is, or claims to.
+    """
     content = path.read_bytes()
     digest, archive = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError(f"{path}: torn or altered.")
     try:
         with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
+            # As `save` never does: a run from elsewhere may unpack to any size.
+            if sum(entry.file_size for entry in arrays.zip.infolist()) > len(archive):
+                raise ValueError("it unpacks to more than it holds")
             progress = Progress(**json.loads(str(arrays["progress"])))
             return Checkpoint(progress, [arrays[f"variable_{n}"] for n in range(len(arrays) - 1)])
     except _OTHER_CONTENT as error:
         raise ValueError(f"{path}: not a checkpoint ({first_line(error)}).") from error
+    except MemoryError as error:
+        raise OSError(f"{path}: cannot be read ({first_line(error)}).") from error
 
 
 def restore(checkpoint: Checkpoint, *, model: keras.Model) -> None:

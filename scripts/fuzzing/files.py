@@ -261,7 +261,7 @@ def runs(folder: Path) -> Target:
                 read_history(run.history)
         else:
             saved.write_bytes(hashlib.sha256(content).digest() + content)
-            with suppress(ValueError):
+            with suppress(ValueError, OSError):
                 checkpoint.read(saved)
 
     return Target(check, [bytes([number]) + seed for number, seed in enumerate(seeds)])
