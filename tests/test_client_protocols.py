@@ -628,6 +628,13 @@ def test_what_a_server_says_cannot_play_tricks_on_the_terminal(serve, open_clien
     )
 
 
+def test_what_a_server_says_is_read_in_no_time():
+    before = time.process_time()
+    error = ServerError("http://host", "{{" * 50_000)
+    assert time.process_time() - before < 1
+    assert str(error).startswith("http://host: the server fails ({{{{")
+
+
 # Addresses, tokens and TLS
 
 

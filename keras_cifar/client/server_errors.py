@@ -3,6 +3,8 @@
 import re
 
 _MAX_CHARACTERS = 200
+# Of a peer's reason, these are looked at: more would take time in proportion to their square.
+_MAX_CHARACTERS_READ = 4000
 # What TensorFlow adds to its reasons: names of nodes of the graph.
 _GRAPH_NODES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]")
 
@@ -20,7 +22,8 @@ class ServerError(OSError):
 
 def _one_line(text: str) -> str:
     """Returns what a peer says in a form that fits a terminal, which it might play tricks on."""
-    printable = "".join(c if c.isprintable() else " " for c in _GRAPH_NODES.sub(" ", text))
+    reason = _GRAPH_NODES.sub(" ", text[:_MAX_CHARACTERS_READ])
+    printable = "".join(c if c.isprintable() else " " for c in reason)
     words = " ".join(printable.split()).rstrip(".")
     return words if len(words) <= _MAX_CHARACTERS else f"{words[:_MAX_CHARACTERS]}..."
 
