@@ -75,9 +75,9 @@ def decode(folder: Path, *, split: str) -> Examples:
     _refuse_foreign_code(folder / "features.json")
     builder = tfds.builder_from_directory(folder)
     _refuse_endless_records(builder, split=split)
-    images = builder.info.features["image"]
-    if images.shape != IMAGE_SHAPE or images.np_dtype != np.uint8:
-        raise ValueError(f"its images are {images.np_dtype} {images.shape}")
+    image = builder.info.features["image"]
+    if image.shape != IMAGE_SHAPE or image.np_dtype != np.uint8:
+        raise ValueError(f"its images are {image.np_dtype} {image.shape}")
     # TFDS would decode an image of any size.
     as_it_is = {"image": tfds.decode.SkipDecoding()}
     if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:  # not for tf.data
