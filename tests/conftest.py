@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -407,6 +408,14 @@ def _eventually(is_so: Callable[[], Any], *, seconds: float = 300.0) -> Any:
 def eventually() -> Callable[..., Any]:
     """`_eventually`, for tests, which cannot import it."""
     return _eventually
+
+
+@pytest.fixture
+def nobody() -> Iterator[socket.socket]:
+    """A socket of 127.0.0.1 that keeps its port from all others, and does not listen."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
 
 
 def _rest_of(terminal: int) -> bytes:

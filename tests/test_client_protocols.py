@@ -412,19 +412,17 @@ def test_a_server_that_stays_busy_is_asked_four_times(serve, open_client):
     assert len(server.asked) == 4
 
 
-def test_a_server_that_is_not_there_is_named(protocol):
-    with socket.socket() as nobody:  # keeps the port from all others, and does not listen
-        nobody.bind(("127.0.0.1", 0))
-        scheme = "http://" if protocol is Rest else ""
-        address = f"{scheme}127.0.0.1:{nobody.getsockname()[1]}"
-        with protocol.client_class(address) as client:
-            for ask in (client.status, lambda: client.predict([png()])):
-                with pytest.raises(ServerUnavailableError) as caught:
-                    ask()
-                assert str(caught.value) == (
-                    f"{address}: cannot be asked now ({protocol.nobody}). "
-                    f"{ServerUnavailableError.remedy}"
-                )
+def test_a_server_that_is_not_there_is_named(protocol, nobody):
+    scheme = "http://" if protocol is Rest else ""
+    address = f"{scheme}127.0.0.1:{nobody.getsockname()[1]}"
+    with protocol.client_class(address) as client:
+        for ask in (client.status, lambda: client.predict([png()])):
+            with pytest.raises(ServerUnavailableError) as caught:
+                ask()
+            assert str(caught.value) == (
+                f"{address}: cannot be asked now ({protocol.nobody}). "
+                f"{ServerUnavailableError.remedy}"
+            )
 
 
 def test_a_server_that_never_answers_is_left_and_not_asked_twice(serve, open_client):
@@ -837,7 +835,7 @@ def test_retry_after_is_heeded_within_reason(start, open_client, monkeypatch):
     assert time.monotonic() - started < 1800
 
 
-def test_a_server_that_comes_a_little_later_is_found(start, monkeypatch):
+def test_a_server_that_comes_a_little_later_is_found(start, monkeypatch, nobody):
     """Refused connections are tried again: at once, then after pauses; it comes in the first."""
     pause = rest_client._Retry.sleep
 
@@ -848,11 +846,9 @@ def test_a_server_that_comes_a_little_later_is_found(start, monkeypatch):
         pause(retry, response)
 
     monkeypatch.setattr(rest_client._Retry, "sleep", come)
-    with socket.socket() as nobody:  # keeps the port from all others, and does not listen
-        nobody.bind(("127.0.0.1", 0))
-        port = nobody.getsockname()[1]
-        with RestClient(f"http://127.0.0.1:{port}") as client:
-            assert client.predict([png(1001)])[0].label == CLASS_NAMES[1]
+    port = nobody.getsockname()[1]
+    with RestClient(f"http://127.0.0.1:{port}") as client:
+        assert client.predict([png(1001)])[0].label == CLASS_NAMES[1]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -279,12 +278,10 @@ def test_the_health_check_asks_whether_a_version_is_loaded(kit, status, is_healt
     assert asked == ["/v1/models/cifar10/metadata"]
 
 
-def test_the_health_check_fails_where_nothing_listens(kit):
+def test_the_health_check_fails_where_nothing_listens(kit, nobody):
     _, *command = compose(kit)["services"]["tensorflow-serving"]["healthcheck"]["test"]
-    with socket.socket() as nobody:  # keeps the port from all others, and does not listen
-        nobody.bind(("127.0.0.1", 0))
-        here = [part.replace("/8501", f"/{nobody.getsockname()[1]}") for part in command]
-        assert subprocess.run(here, capture_output=True, check=False, timeout=300).returncode
+    here = [part.replace("/8501", f"/{nobody.getsockname()[1]}") for part in command]
+    assert subprocess.run(here, capture_output=True, check=False, timeout=300).returncode
 
 
 def shell_blocks(kit):
