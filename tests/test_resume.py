@@ -1,6 +1,7 @@
 """A run that was stopped, however, ends as if it had not been: to the bit."""
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import io
@@ -153,6 +154,18 @@ def test_a_whole_file_that_is_no_checkpoint_is_refused(tmp_path, content):
         checkpoint.read(path)
 
 
+def same_bytes_many_times(archive, **arrays):
+    """Writes an .npz in which further entries lead to the array that is there."""
+    np.savez(archive, **arrays)
+    with zipfile.ZipFile(archive, "a") as entries:
+        last = entries.filelist[-1]
+        for number in range(1, 10):
+            entry = copy.copy(last)
+            entry.filename = f"variable_{number}.npy"
+            entries.filelist.append(entry)
+        entries._didModify = True
+
+
 def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path):
     progress = np.array(json.dumps(dataclasses.asdict(checkpoint.Progress())))
     path = tmp_path / "epoch-00001.ckpt"
@@ -166,6 +179,9 @@ def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path):
         path.write_bytes(hashlib.sha256(content).digest() + content)
 
     write(np.savez_compressed)
+    with pytest.raises(ValueError, match="it is compressed"):
+        checkpoint.read(path)
+    write(same_bytes_many_times)
     with pytest.raises(ValueError, match="it unpacks to more than it holds"):
         checkpoint.read(path)
     write(np.savez)

@@ -6,7 +6,6 @@ import json
 import shutil
 import tokenize
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 # What NumPy raises for an archive of something else: a digest proves no more than that it is whole.
 _OTHER_CONTENT = (
     *(AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, SyntaxError),
-    *(TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(TypeError, ValueError, tokenize.TokenError, zipfile.BadZipFile),
 )
 
 
@@ -114,8 +113,11 @@ def read(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: torn or altered.")
     try:
         with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
-            # As `save` never does: a run from elsewhere may unpack to any size.
-            if sum(entry.file_size for entry in arrays.zip.infolist()) > len(archive):
+            # A run from elsewhere could unpack to any size: packed, or the same bytes many times.
+            entries = arrays.zip.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("it is compressed")
+            if sum(entry.file_size for entry in entries) > len(archive):
                 raise ValueError("it unpacks to more than it holds")
             progress = Progress(**json.loads(str(arrays["progress"])))
             return Checkpoint(progress, [arrays[f"variable_{n}"] for n in range(len(arrays) - 1)])
