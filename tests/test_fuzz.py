@@ -64,8 +64,9 @@ def test_too_much_memory_is_a_finding_each_time(fuzzing):
     check = target.bounded(target.Target(lambda content: bytearray(int(content)), []))
     check(b"400000000")
     for _ in range(2):
-        with pytest.raises(target.ExcessError, match="MB of memory for 9 bytes"):
-            check(b"600000000")
+        # Twice what it may, as the system may take other memory of this process away meanwhile.
+        with pytest.raises(target.ExcessError, match="MB of memory for 10 bytes"):
+            check(b"1100000000")
 
 
 def test_the_script_counts_inputs_and_keeps_what_it_found(tmp_path):
