@@ -19,7 +19,7 @@ from google.protobuf.json_format import ParseError
 from keras_cifar.cifar10 import CLASS_NAMES, IMAGE_SHAPE, DatasetFacts
 from keras_cifar.data.examples import Examples, Splits, check, in_canonical_order
 from keras_cifar.data.options import without_autotune
-from keras_cifar.data.png import decode_png
+from keras_cifar.data.png import decode_pngs
 from keras_cifar.errors import first_line
 from keras_cifar.files import TEMPORARY, sync, sync_tree, temporary_folder
 
@@ -88,12 +88,7 @@ def decode(folder: Path, *, split: str) -> Examples:
         # The examples are kept in memory here; TFDS need not keep them a second time.
         config = tfds.ReadConfig(try_autocache=False, options=without_autotune())
         rows = builder.as_dataset(split=split, read_config=config, decoders=as_it_is)
-    decoded = rows.map(
-        lambda row: (decode_png(row["image"]), row["label"]), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    batches = decoded.batch(1000).with_options(without_autotune()).as_numpy_iterator()
-    images, labels = zip(*batches, strict=True)
-    return Examples(np.concatenate(images), np.concatenate(labels))
+    return decode_pngs(rows)
 
 
 def _refuse_foreign_code(features: Path) -> None:

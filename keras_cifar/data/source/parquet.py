@@ -1,18 +1,16 @@
 """The Parquet files of the Hugging Face hub -> examples in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
 from keras_cifar.cifar10 import DatasetFacts, SplitFacts
 from keras_cifar.data.examples import Examples, Splits, checked_labels
-from keras_cifar.data.options import without_autotune
-from keras_cifar.data.png import decode_png
+from keras_cifar.data.png import decode_pngs
 from keras_cifar.errors import first_line
 
 # A PNG of a 32x32 image has at most this many bytes, the label included.
@@ -41,7 +39,8 @@ def read_parquet(train: Path, test: Path, *, dataset: DatasetFacts) -> Splits:
 def _read_file(path: Path, *, facts: SplitFacts) -> Examples:
     try:
         pngs, labels = zip(*_rows(path, facts=facts), strict=True)
-        return Examples(_decode_pngs(pngs), checked_labels(np.array(labels)))
+        columns = {"image": list(pngs), "label": checked_labels(np.array(labels))}
+        return decode_pngs(tf.data.Dataset.from_tensor_slices(columns))
     except _DAMAGED as error:
         raise OSError(f"{path}: is no Parquet file of CIFAR-10 ({first_line(error)}).") from error
 
@@ -66,13 +65,3 @@ def _rows(path: Path, *, facts: SplitFacts) -> Iterator[tuple[bytes, int]]:
             if row.nbytes > _MAX_BYTES_PER_EXAMPLE:
                 raise ValueError(f"one of its rows has {row.nbytes} bytes")
             yield row["img"].field("bytes")[0].as_py(), row["label"][0].as_py()
-
-
-def _decode_pngs(pngs: Sequence[bytes]) -> npt.NDArray[np.uint8]:
-    decoded = (
-        tf.data.Dataset.from_tensor_slices(list(pngs))
-        .map(decode_png, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(1000)
-        .with_options(without_autotune())
-    )
-    return np.concatenate([batch.numpy() for batch in decoded])
