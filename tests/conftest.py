@@ -181,13 +181,25 @@ def command(fork_server: ForkServer | None) -> Callable[..., subprocess.Complete
 
 
 def _start(
-    fork_server: ForkServer | None, code: str, words: list[str], *, stdout: int, stderr: int
+    fork_server: ForkServer | None,
+    code: str,
+    words: list[str],
+    *,
+    stdout: int,
+    stderr: int,
+    environment: Mapping[str, str] = os.environ,
 ) -> Fork | subprocess.Popen[bytes]:
-    if fork_server and fork_server.can_start(os.environ):
+    if fork_server and fork_server.can_start(environment):
         streams = [0, stdout, stderr]
-        return fork_server.start(code, words, environment=os.environ, streams=streams)
+        return fork_server.start(code, words, environment=environment, streams=streams)
     command = [sys.executable, "-c", code, *words]
-    return subprocess.Popen(command, stdout=stdout, stderr=stderr)
+    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
+
+
+@pytest.fixture(scope="session")
+def start_python() -> Callable[..., Fork | subprocess.Popen[bytes]]:
+    """`_start`, for tests, which cannot import it."""
+    return _start
 
 
 def _made_once(folder: Path, make: Callable[[Path], object]) -> Path:

@@ -116,7 +116,7 @@ class Worker:
 
 
 @pytest.fixture
-def workers(tiny, tmp_path, forks):
+def workers(tiny, tmp_path, forks, start_python):
     """Starts two workers, each with a folder of its own; none outlives the block."""
 
     @contextmanager
@@ -131,18 +131,19 @@ def workers(tiny, tmp_path, forks):
                 environment = environment_of(share) | {"TFDS_DATA_DIR": str(tiny.data_dir)}
                 paths = [tmp_path / f"{rank}.{name}" for name in ("stdout", "stderr")]
                 words = list(map(str, arguments[rank]))
-                started.append(Worker(run(program, words, environment, paths), *paths))
+                with paths[0].open("w") as stdout, paths[1].open("w") as stderr:
+                    process = start_python(
+                        forks,
+                        program,
+                        words,
+                        stdout=stdout.fileno(),
+                        stderr=stderr.fileno(),
+                        environment=environment,
+                    )
+                started.append(Worker(process, *paths))
                 stack.callback(started[-1].process.wait)
                 stack.callback(started[-1].process.kill)
             yield started
-
-    def run(program, words, environment, paths):
-        with paths[0].open("w") as stdout, paths[1].open("w") as stderr:
-            if forks and forks.can_start(environment):
-                streams = [0, stdout.fileno(), stderr.fileno()]
-                return forks.start(program, words, environment=environment, streams=streams)
-            command = [sys.executable, "-c", program, *words]
-            return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
 
     return start
 
