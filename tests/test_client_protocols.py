@@ -1,6 +1,7 @@
 """The clients of both protocols, against servers that throttle, lie, redirect and hang up."""
 
 import base64
+import gzip
 import http.server
 import io
 import itertools
@@ -624,6 +625,44 @@ def test_what_a_server_says_cannot_play_tricks_on_the_terminal(serve, open_clien
     assert str(caught.value) == (
         f"{server.address}: the server fails ({said[:200]}...). Look at its log."
     )
+
+
+def fills_memory(handler):
+    """128 MiB of spaces, of which little is on the way."""
+    spaces = gzip.compress(b" " * (1 << 27), compresslevel=1)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(spaces)))
+    handler.end_headers()
+    handler.wfile.write(spaces)
+
+
+def never_ends(handler):
+    handler.send_response(500)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" " * (1 << 20))
+
+
+@pytest.mark.parametrize("reply", [fills_memory, never_ends])
+def test_an_answer_without_end_over_rest_is_left(start, open_client, reply):
+    client = open_client(start(Rest, gives(reply)))
+    fault = r"as TensorFlow Serving does \(an answer of more than 67,108,864 bytes\)"
+    with pytest.raises(BadResponseError, match=fault):
+        client.metadata()
+
+
+@pytest.mark.parametrize("compression", grpc.Compression)
+def test_an_answer_that_is_too_large_over_grpc_is_left(start, open_client, compression):
+    class Packs(Grpc):
+        def Predict(self, request, context):
+            context.set_compression(compression)
+            return super().Predict(request, context)
+
+    padded = partial(response, [row(1)], padding=b"x" * (65 << 20))
+    fault = r"does not answer as TensorFlow Serving does \(RESOURCE_EXHAUSTED: .*larger than max"
+    with pytest.raises(BadResponseError, match=fault):
+        open_client(start(Packs, gives(padded))).predict([png()])
 
 
 def test_what_a_server_says_is_read_in_no_time():

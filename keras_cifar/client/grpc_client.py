@@ -27,6 +27,7 @@ from keras_cifar.client.proxies import grpc_proxy
 from keras_cifar.client.server_client import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
+    MAX_ANSWER_BYTES,
     MAX_ATTEMPTS,
     ServerClient,
     VersionStatus,
@@ -63,7 +64,7 @@ _OPTIONS = {
     "grpc.service_config": json.dumps(_RETRY),
     # gRPC's own limit is 4 MiB; the servers' is 2 GiB.
     "grpc.max_send_message_length": -1,
-    "grpc.max_receive_message_length": -1,
+    "grpc.max_receive_message_length": MAX_ANSWER_BYTES,
     # So that whoever waits for a server notices it soon.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
@@ -180,5 +181,7 @@ def _described(error: Any) -> tuple[type[ServerError], str]:
     if kind is ServerUnavailableError and "Failed parsing HTTP/2" in details:
         kind = BadResponseError
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        kind = RequestTooLargeError
+        # Only answers come packed.
+        of_answer = "CLIENT: " in details or details.startswith("Decompressed ")
+        kind = BadResponseError if of_answer else RequestTooLargeError
     return kind, reason

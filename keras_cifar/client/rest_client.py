@@ -18,6 +18,7 @@ from keras_cifar.client.proxies import rest_proxy
 from keras_cifar.client.server_client import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
+    MAX_ANSWER_BYTES,
     MAX_ATTEMPTS,
     ServerClient,
     VersionStatus,
@@ -127,7 +128,7 @@ class RestClient(ServerClient):
         seconds = timeout_seconds or self.timeout_seconds
         timeouts = min(_CONNECT_SECONDS, seconds), seconds
         try:
-            response = self._session.request(
+            with self._session.request(
                 method,
                 url,
                 json=body,
@@ -138,25 +139,39 @@ class RestClient(ServerClient):
                 verify=str(self.ca_certificate) if self.ca_certificate else True,
                 # Wherever they lead, it is not what the user named; nor would it get the token.
                 allow_redirects=False,
-            )
+                stream=True,
+            ) as response:
+                content = self._read(response)
         except requests.RequestException as error:
             raise self._error(*request_fault(error, timeouts=timeouts)) from error
-        document = _json_document(response)
+        document = _json_document(content)
         if response.status_code != requests.codes.ok:
             raise self._error(*answer_fault(response, document=document))
         if not isinstance(document, dict):
-            raise self._error(BadResponseError, f"no JSON object, but {response.text[:50]!r}")
+            start = content[:50].decode(errors="replace")
+            raise self._error(BadResponseError, f"no JSON object, but {start!r}")
         return document
+
+    def _read(self, response: requests.Response) -> bytes:
+        """Returns the body, unpacked; raises BadResponseError if it is without end."""
+        content = bytearray()
+        for part in response.iter_content(chunk_size=1 << 20):
+            content += part
+            if len(content) > MAX_ANSWER_BYTES:
+                raise self._error(
+                    BadResponseError, f"an answer of more than {MAX_ANSWER_BYTES:,} bytes"
+                )
+        return bytes(content)
 
 
 def _proxies(proxy: str | None) -> dict[str, str]:
     return {"no_proxy": "*"} if proxy is None else {"http": proxy, "https": proxy}
 
 
-def _json_document(response: requests.Response) -> Any:
+def _json_document(content: bytes) -> Any:
     """Returns the document, in which TensorFlow Serving may write NaN; None if it is none."""
     try:
-        return json.loads(response.content)
+        return json.loads(content)
     except (ValueError, RecursionError):
         return None
 

@@ -39,6 +39,8 @@ FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 5
 # Of encoded images: large enough to keep a server busy, and below the limits of all.
 _MAX_REQUEST_BYTES = 8 << 20
+# Of an answer, unpacked: several times what a server says of 10,000 images.
+MAX_ANSWER_BYTES = 64 << 20
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 1
 # TensorFlow Serving reports these as invalid arguments, like a damaged image.
 _ABOUT_THE_MODEL = re.compile(r"version label|Serving signature|does not match signature")
