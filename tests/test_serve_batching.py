@@ -23,12 +23,10 @@ from google.protobuf import text_format
 from starlette.requests import Request
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
-from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime, Servable
 from keras_cifar.serve.models.warmup import warm_up
-from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.api_requests import ApiRequests
 from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.rpc.grpc_api import add_services
@@ -49,8 +47,7 @@ def toy(save_toy, tmp_path_factory):
 
 
 def runtime(batching=BATCHING["cpu"], **values):
-    limits, metrics = Limits(**values), Metrics(thread_pool_name="pool")
-    return Runtime(batching, limits, metrics, Memory(limits, metrics))
+    return Runtime(batching, Limits(**values))
 
 
 def measured(metrics, name):

@@ -23,12 +23,11 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from keras_cifar.image.header import check_header
 from keras_cifar.serve.access_log import Record
-from keras_cifar.serve.memory import Hold, Memory
+from keras_cifar.serve.memory import Hold
 from keras_cifar.serve.models.model_config import model_configs
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.models.tensors import to_array
-from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.json_body import parse_body, shortened, unzipped
 from keras_cifar.serve.rest.json_examples import read_request
 from keras_cifar.serve.rest.json_inputs import read_inputs
@@ -236,8 +235,7 @@ def test_a_url_is_read_in_proportion_to_its_size(runtime, method, make):
 
 @pytest.fixture
 def runtime():
-    limits, metrics = Limits(), Metrics(thread_pool_name="test")
-    return Runtime(BATCHING["cpu"], limits, metrics, Memory(limits, metrics))
+    return Runtime(BATCHING["cpu"], Limits())
 
 
 # gRPC

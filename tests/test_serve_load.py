@@ -15,9 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.models.servable import Runtime, Servable
-from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.settings import Limits
 from keras_cifar.serving import BATCHING
 
@@ -148,9 +146,7 @@ def test_a_version_takes_its_memory_along(serving, save_toy, tmp_path, eventuall
 def test_a_version_takes_its_graphs_along(save_toy, tmp_path):
     """8 MiB of Python's objects for a model of four signatures."""
     save_toy(tmp_path / "1", only=["rows"])
-    limits = Limits()
-    metrics = Metrics(thread_pool_name="")
-    runtime = Runtime(BATCHING["cpu"], limits, metrics, Memory(limits, metrics))
+    runtime = Runtime(BATCHING["cpu"], Limits())
     gc.collect()
     before = graphs()
     servable = Servable("toy", 1, tmp_path / "1", runtime=runtime)

@@ -24,13 +24,11 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
 from keras_cifar.serve.models.status import State
 from keras_cifar.serve.page.about import about
-from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError
 from keras_cifar.serve.settings import Limits, Settings
 from keras_cifar.serve.watch import watching
@@ -165,8 +163,7 @@ def write_warmup(version, records):
 
 def models_here():
     """Models in this process, none at first."""
-    limits, metrics = Limits(), Metrics(thread_pool_name="test")
-    runtime = Runtime(BATCHING["cpu"], limits, metrics, Memory(limits, metrics))
+    runtime = Runtime(BATCHING["cpu"], Limits())
     return Models(runtime=runtime, labels_may_wait=False)
 
 

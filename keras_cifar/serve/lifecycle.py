@@ -21,11 +21,9 @@ import uvloop
 from grpc_health.v1.health import HealthServicer
 
 from keras_cifar.serve.logs import logging_to
-from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
-from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.http_app import HttpApp
 from keras_cifar.serve.rest.http_server import HttpServer, http_server, listener
 from keras_cifar.serve.rest.rest_api import RestApi
@@ -103,9 +101,7 @@ def _runtime(settings: Settings) -> Runtime:
         batching = read_batching(settings.batching_parameters)
     else:
         batching = BATCHING["gpu" if tf.config.list_physical_devices("GPU") else "cpu"]
-    metrics = Metrics(thread_pool_name=batching.thread_pool_name)
-    memory = Memory(settings.limits, metrics)
-    return Runtime(batching=batching, limits=settings.limits, metrics=metrics, memory=memory)
+    return Runtime(batching, settings.limits)
 
 
 def _model_configs(settings: Settings) -> list[ModelConfig]:

@@ -31,12 +31,10 @@ from keras_cifar.cifar10 import IMAGE_SHAPE
 from keras_cifar.deploy import deploy
 from keras_cifar.image.decode import image_from_bytes
 from keras_cifar.serve.access_log import Record
-from keras_cifar.serve.memory import Memory
 from keras_cifar.serve.models.classify_regress import CLASSIFY, REGRESS
 from keras_cifar.serve.models.model_config import ModelConfig
 from keras_cifar.serve.models.registry import Models
 from keras_cifar.serve.models.servable import Runtime
-from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.rest.json_body import unzipped
 from keras_cifar.serve.rest.rest_api import RestApi
 from keras_cifar.serve.rpc.grpc_api import add_services
@@ -93,8 +91,7 @@ def _save_model(version: Path) -> None:
 
 def _served(folder: Path) -> RestApi:
     _save_model(folder / "m" / "1")
-    metrics = Metrics(thread_pool_name="fuzz")
-    runtime = Runtime(BATCHING["cpu"], _LIMITS, metrics, Memory(_LIMITS, metrics))
+    runtime = Runtime(BATCHING["cpu"], _LIMITS)
     models = Models(runtime=runtime, labels_may_wait=False)
     models.configure([ModelConfig("m", folder / "m", labels={"stable": 1})])
     return RestApi(models, runtime)

@@ -4,7 +4,6 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,14 @@ Arrays = dict[str, npt.NDArray[Any]]
 _Run = Callable[..., list[npt.NDArray[Any]]]
 
 
-@dataclass(frozen=True)
 class Runtime:
-    """What all models of a server share."""
+    """What all models of a server share: batching, limits, metrics, and the memory of requests."""
 
-    batching: Batching
-    limits: Limits
-    metrics: Metrics
-    memory: Memory
+    def __init__(self, batching: Batching, limits: Limits) -> None:
+        self.batching = batching
+        self.limits = limits
+        self.metrics = Metrics(thread_pool_name=batching.thread_pool_name)
+        self.memory = Memory(limits, self.metrics)
 
 
 class Servable:
