@@ -132,10 +132,15 @@ def make_folder(folder: Path) -> bool:
 def remove_unfinished(folder: Path) -> None:
     """Removes what processes that were killed in `replacing` left in `folder`, folders too."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_path(path)
+
+
+def remove_path(path: Path) -> None:
+    """Removes a file, or a folder and all in it; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def require_writable(path: Path, *, name: str) -> None:

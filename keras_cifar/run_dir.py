@@ -107,6 +107,10 @@ class RunGroup:
         self.report = path / "report.html"  # the page that `report` writes of all runs
         self.model_card = path / "model_card.md"  # the same in Markdown
 
+    def files(self) -> list[Path]:
+        """Everything that the commands write here beside the runs, whether it is there or not."""
+        return [path for path in vars(self).values() if path != self.path]
+
     def run(self, seed: int) -> RunDir:
         """Returns the run of a seed, whether it is there or not."""
         return RunDir(self.path / f"seed-{seed}")

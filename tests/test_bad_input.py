@@ -17,6 +17,8 @@ from PIL import Image
 from keras_cifar.cli import main
 from keras_cifar.files import locked
 from keras_cifar.run_dir import RunDir
+from keras_cifar.train import checkpoint
+from keras_cifar.train.folder import clear
 
 # 200 images and one step an epoch.
 TINY = ("train", "--dataset", "sample", "--validation-fraction", "0.9")
@@ -74,6 +76,7 @@ def mounted(tmp_path):
         (["train", "--optimizer", "sdg"], "'sdg' is not one of 'sgd', 'adam'"),
         (["train", "--epochs", "many"], "'many' is not a valid integer"),
         (["train", "a-folder"], "unexpected extra argument"),
+        (["train", "--run-dir", ""], "'--run-dir': '' is no path."),
         (["train", "--epochs", "0"], "--epochs: got 0, expected 1 or more."),
         (["train", "--seed", "-1"], "--seed: got -1, expected 0 to 2147483647."),
         (
@@ -153,6 +156,40 @@ def test_a_run_is_not_overwritten(refused, trained_run):
     assert "--resume" in line
     assert "--overwrite" in line
     assert contents(trained_run.path) == before
+
+
+@pytest.mark.parametrize("seeds", [(), ("--seeds", "0-1")], ids=["run", "group"])
+@pytest.mark.parametrize("config", [None, b'{"mine": true}'], ids=["none", "another"])
+def test_what_only_has_the_names_of_a_run_is_not_replaced(refused, tmp_path, seeds, config):
+    project = tmp_path / "project"
+    (project / "seed-1" / "checkpoint").mkdir(parents=True)
+    for name in ("report.html", "seed-1/report.html", "seed-1/checkpoint/weights"):
+        (project / name).write_text("mine")
+    if config:
+        (project / ("seeds.json" if seeds else "config.json")).write_bytes(config)
+    before = contents(project)
+    for _ in range(2):
+        line, code = refused(*TINY, "--overwrite", *seeds, "--run-dir", project)
+        kind = "group" if seeds else "run"
+        start = f"{project}: holds no {kind}, so --overwrite leaves alone what is there ("
+        assert (code, line[: len(start)]) == (1, start)
+        assert "report.html" in line
+    assert contents(project) == before
+
+
+def test_of_a_run_that_is_replaced_a_link_goes_and_not_what_it_leads_to(trained_run, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "logs").write_text("mine")
+    run = RunDir(shutil.copytree(trained_run.path, tmp_path / "run"))
+    for link in (run.tensorboard, run.checkpoint, run.path / ".unfinished-0"):
+        link.symlink_to(elsewhere)
+    clear(run)
+    assert [path.name for path in run.path.iterdir() if path.name != ".lock"] == []
+    run.checkpoint.symlink_to(elsewhere)
+    checkpoint.remove(run.checkpoint)
+    assert not run.checkpoint.is_symlink()
+    assert (elsewhere / "logs").read_text() == "mine"
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ class _Path(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Returns the path; a URL, or the home of nobody, is wrong usage."""
         text = os.fspath(value)
+        if not text:  # of a variable that is not set, say; it would be the current folder
+            self.fail("'' is no path.", param, ctx)
         if re.match("[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
             self.fail(f"{text!r} is a URL; a path on this machine is expected.", param, ctx)
         expanded = os.path.expanduser(text)  # noqa: PTH111 (Path's raises for a home of nobody)

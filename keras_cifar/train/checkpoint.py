@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 import tokenize
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_cifar.errors import first_line
-from keras_cifar.files import TEMPORARY, replacing, sync
+from keras_cifar.files import TEMPORARY, remove_path, replacing, sync
 
 # The newest and the one before it, to fall back on.
 KEPT = 2
@@ -153,5 +152,5 @@ def remove(folder: Path) -> None:
     folder.rename(gone)
     # Nor must a power cut, which may keep the removals and lose the rename.
     sync(gone.parent)
-    shutil.rmtree(gone)
+    remove_path(gone)
     sync(gone.parent)

@@ -1,11 +1,13 @@
 """The folder of a run: what it must not hold, who may write to it, and how it is emptied."""
 
-import shutil
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from keras_cifar.files import locked, remove_unfinished
+from keras_cifar.files import locked, remove_path, remove_unfinished
 from keras_cifar.run_dir import RunDir, is_group
+
+_LOCK = ".lock"
 
 
 def refuse_group(run_dir: RunDir) -> None:
@@ -32,6 +34,29 @@ def refuse_existing(run_dir: RunDir) -> None:
         )
 
 
+def refuse_strangers(
+    path: Path, present: Sequence[str], *, of: str, read_record: Callable[[], object]
+) -> None:
+    """Raises FileExistsError if files only have the names of those `of` a run, or of a group.
+
+    Args:
+        path: of the folder that they are in.
+        present: their names.
+        of: "run" or "group".
+        read_record: raises OSError where there is none. One that is damaged may be replaced all
+            the same: the lock file tells whose it is.
+    """
+    if not present or (path / _LOCK).is_file():
+        return
+    try:
+        read_record()
+    except OSError as error:
+        raise FileExistsError(
+            f"{path}: holds no {of}, so --overwrite leaves alone what is there "
+            f"({', '.join(present)}). Name another --run-dir, or move that away."
+        ) from error
+
+
 def refuse_finished(run_dir: RunDir) -> None:
     """Raises FileExistsError if the folder's run has ended."""
     if not run_dir.checkpoint.is_dir():
@@ -50,14 +75,11 @@ def owned(path: Path) -> AbstractContextManager[bool]:
             f"{path}: another process is training here. Wait for it or name another --run-dir."
         )
 
-    return locked(path / ".lock", when_busy=refuse)
+    return locked(path / _LOCK, when_busy=refuse)
 
 
 def clear(run_dir: RunDir) -> None:
     """Removes what the commands wrote to the folder of a run."""
     remove_unfinished(run_dir.path)
     for path in run_dir.files():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_path(path)

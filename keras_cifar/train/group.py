@@ -8,7 +8,12 @@ import click
 
 from keras_cifar.cifar10 import DATASETS
 from keras_cifar.data.prepare import prepare
-from keras_cifar.files import make_folder, remove_unfinished, require_writable
+from keras_cifar.files import (
+    make_folder,
+    remove_path,
+    remove_unfinished,
+    require_writable,
+)
 from keras_cifar.machine import package_versions
 from keras_cifar.model.session import own_session
 from keras_cifar.plot import draw_history
@@ -22,7 +27,7 @@ from keras_cifar.train.conditions import (
     settle,
     warn_of_another_machine,
 )
-from keras_cifar.train.folder import clear, owned, what_is_in
+from keras_cifar.train.folder import clear, owned, refuse_strangers, what_is_in
 from keras_cifar.train.run import require_start, resume, train
 from keras_cifar.train.summary import Summary, summarise
 
@@ -80,6 +85,10 @@ def _refuse_existing(group: RunGroup, *, existing: Literal["refuse", "replace"])
             f"{group.path}: holds a group of runs already. Go on with it by --resume, replace it "
             "by --overwrite, or name another --run-dir."
         )
+    if existing == "replace":
+        runs = [run.path for run in _begun(group)]
+        present = [path.name for path in (*group.files(), *runs) if path.exists()]
+        refuse_strangers(group.path, present, of="group", read_record=group.read_record)
 
 
 def _begun(group: RunGroup) -> list[RunDir]:
@@ -91,10 +100,9 @@ def _begun(group: RunGroup) -> list[RunDir]:
 def _clear(group: RunGroup) -> None:
     """Removes what is to be replaced."""
     remove_unfinished(group.path)
-    # First: the runs that are left must never count as runs of the new group.
-    group.config.unlink(missing_ok=True)
-    for path in (group.plot, group.suspects, group.report, group.model_card):
-        path.unlink(missing_ok=True)
+    # seeds.json first: the runs that are left must never count as runs of the new group.
+    for path in group.files():
+        remove_path(path)
     for run in _begun(group):
         with owned(run.path):
             clear(run)

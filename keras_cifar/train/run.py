@@ -37,6 +37,8 @@ from keras_cifar.train.folder import (
     refuse_existing,
     refuse_finished,
     refuse_group,
+    refuse_strangers,
+    what_is_in,
 )
 from keras_cifar.train.together import together
 
@@ -105,6 +107,9 @@ def _train(  # noqa: PLR0913 (as `train`)
     refuse_group(run_dir)
     if existing == "refuse":
         refuse_existing(run_dir)
+    else:
+        read = run_dir.read_record
+        refuse_strangers(run_dir.path, what_is_in(run_dir), of="run", read_record=read)
     found = origins.find(origin, run_dir=run_dir) if origin else None
     weights = origins.read(found, config=config) if found else None
     dataset = DATASETS[config.dataset]
