@@ -22,6 +22,8 @@ import click
 
 # Files with this prefix are unfinished; a killed process leaves them behind.
 TEMPORARY = ".unfinished-"
+# Several times the history of a run with as many epochs as there can be.
+_MAX_DOCUMENT_BYTES = 64 << 20
 # What a file system answers that has no such thing.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
 # Longer than `is_locked` takes.
@@ -51,6 +53,20 @@ def write_json(path: Path, document: object) -> None:
     """Writes a file of JSON for programs and people, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def read_document(path: Path) -> str:
+    """Returns the text of a file of a run, which may be anybody's.
+
+    Raises:
+        OSError: it is missing, or larger than any such file.
+        ValueError: it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MAX_DOCUMENT_BYTES + 1)
+    if len(content) > _MAX_DOCUMENT_BYTES:
+        raise OSError(f"{path}: is larger than {_MAX_DOCUMENT_BYTES:,} bytes. Move it away.")
+    return content.decode("utf-8")
 
 
 @contextmanager
@@ -197,7 +213,7 @@ def is_locked(path: Path) -> bool | None:
     at the same time; `locked` does not take that for a process that is busy.
     """
     try:
-        with path.open() as file:
+        with open(path, opener=_at_once) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -208,12 +224,19 @@ def is_locked(path: Path) -> bool | None:
     return False
 
 
+def _at_once(path: str, flags: int) -> int:
+    # A pipe that is called so would be waited for.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def open_lock(path: Path) -> IO[str]:
     """Opens a lock file, which is made where it is missing.
 
     For reading too, and for writing if possible: NFS wants the one for a shared lock and the other
     for an exclusive one. Of another user's file in a shared folder, reading has to do.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path}: is no file, as a lock is. Move it away.")
     with suppress(PermissionError):
         return path.open("a+")
     return path.open()

@@ -1,13 +1,14 @@
 """A run's history.csv: a row an epoch, written by training, read by plots."""
 
 import csv
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_cifar.files import replacing
+from keras_cifar.files import read_document, replacing
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 _OPTIONAL = ("val_loss", "val_accuracy")
@@ -52,8 +53,8 @@ def read_history(path: Path) -> History:
             f"{path}: no history here. Name the folder of a run: keras-cifar train writes one."
         )
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            history = _parse(csv.DictReader(file, strict=True))
+        lines = io.StringIO(read_document(path), newline="")
+        history = _parse(csv.DictReader(lines, strict=True))
     except (ValueError, KeyError, csv.Error) as error:
         raise OSError(
             f"{path}: not the history of a run ({error}). "

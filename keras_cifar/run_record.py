@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from keras_cifar.files import read_document
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.recipes.config import MAX_SEED
 
@@ -122,6 +123,6 @@ def check_seeds(seeds: Sequence[int]) -> None:
 def read_record(file: Path, *, of: str, from_json: Callable[[dict[str, Any]], _Record]) -> _Record:
     """Reads a file of JSON; raises OSError if it is not that `of` a run, say."""
     try:
-        return from_json(json.loads(file.read_text()))
+        return from_json(json.loads(read_document(file)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise OSError(f"{file}: not the {file.name} of a {of} ({error}).") from error

@@ -9,17 +9,20 @@ import subprocess
 import sys
 import tarfile
 
+import click
 import keras
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from keras_cifar.cli import main
+from keras_cifar.cli.exits import Group
 from keras_cifar.files import locked
 from keras_cifar.run_dir import RunDir
 from keras_cifar.train import checkpoint
 from keras_cifar.train.folder import clear
 
+NUMBERS = ("epochs", "learning_rate", "weight_decay", "validation_fraction", "seed", "batch_size")
 # 200 images and one step an epoch.
 TINY = ("train", "--dataset", "sample", "--validation-fraction", "0.9")
 
@@ -66,6 +69,19 @@ def mounted(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_too_little_memory_is_said_and_not_an_empty_line():
+    """As an error of Python's has no text; NumPy's says how much it was that was not to be had."""
+
+    def fill():
+        raise MemoryError
+
+    result = CliRunner().invoke(
+        Group(commands={"fill": click.Command("fill", callback=fill)}), "fill"
+    )
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: Not enough memory. End what else uses it, or allow")
+
+
 # Options
 
 
@@ -77,7 +93,7 @@ def mounted(tmp_path):
         (["train", "--epochs", "many"], "'many' is not a valid integer"),
         (["train", "a-folder"], "unexpected extra argument"),
         (["train", "--run-dir", ""], "'--run-dir': '' is no path."),
-        (["train", "--epochs", "0"], "--epochs: got 0, expected 1 or more."),
+        (["train", "--epochs", "0"], "--epochs: got 0, expected 1 to 100000."),
         (["train", "--seed", "-1"], "--seed: got -1, expected 0 to 2147483647."),
         (
             ["train", "--batch-size", "40001"],
@@ -96,6 +112,7 @@ def mounted(tmp_path):
         (["data", "--validation-fraction", "2"], "--validation-fraction: got 2.0"),
         (["train", "--learning-rate", "-1"], "--learning-rate: got -1.0, expected a number above"),
         (["train", "--learning-rate", "nan"], "--learning-rate: got nan"),
+        (["train", "--epochs", "1000000000000"], "got 1000000000000, expected 1 to 100000."),
         (["train", "--learning-rate", "inf"], "--learning-rate: got inf"),
         (["train", "--weight-decay", "nan"], "--weight-decay: got nan, expected 0 or more."),
         (["train", "--resume", "--overwrite"], "give one of them"),
@@ -294,6 +311,7 @@ def test_without_a_run_there_is_nothing_to_resume_measure_or_draw(refused, tmp_p
     "content",
     [
         *("", "{}", "[1]", "{", '{"settings": {"epochs": 0}}', '{"settings": {"a": 1}}'),
+        *(f'{{"settings": {{"{name}": 1{400 * "0"}}}}}' for name in NUMBERS),
         *('{"settings": {}, "versions": []}', '{"settings": {}, "choices": "XLA"}'),
         pytest.param("[" * 100_000, id="nested without end"),
     ],

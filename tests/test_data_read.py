@@ -1,6 +1,7 @@
 """A TFDS folder that is cut off, altered, or not what it says."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def test_a_damaged_file_is_one_clear_line(folder, name, damage):
     assert message.startswith(f"{folder}: ")
     assert message.endswith("Move that folder away and prepare it anew: keras-cifar data")
     assert "\n" not in message
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_records_is_not_waited_for(folder):
+    path = folder / TFRECORD
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=rf"split is damaged .*\({TFRECORD} is no file\)"):
+        read_split(folder, split="test", dataset=SAMPLE)
 
 
 def test_a_record_that_claims_to_be_longer_than_its_file_is_not_read(folder):

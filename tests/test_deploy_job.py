@@ -373,7 +373,7 @@ def test_when_one_file_cannot_be_written_the_others_stay_as_they_were(tmp_path):
             "--overwrite: not for a job, which goes",
         ),
         (("--workers", "7"), "which 7 replicas cannot share equally. Take 133, say."),
-        (("--", "train", "--epochs", "0"), "--epochs: got 0, expected 1 or more."),
+        (("--", "train", "--epochs", "0"), "--epochs: got 0, expected 1 to 100000."),
         (("--image", "a b"), f"--image: got 'a b', expected a name such as {job_image()}."),
     ],
 )

@@ -50,6 +50,14 @@ def test_pictures_that_cannot_be_read_are_found_all_the_same(tmp_path):
     assert [path.name for path in found_in(tmp_path)] == names
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").touch()
+    (tmp_path / "c.png").symlink_to("nowhere")
+    failure = Failure(tmp_path / "a.png", "is no file")
+    assert found_in(tmp_path) == [failure, tmp_path / "b.png", tmp_path / "c.png"]
+
+
 def test_a_link_that_leads_round_ends(photos, tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "round").symlink_to(tmp_path)

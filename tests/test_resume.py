@@ -189,6 +189,12 @@ def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path):
         checkpoint.read(path)
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_is_no_checkpoint_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "epoch-00009.ckpt")
+    assert checkpoint.load_newest(tmp_path) is None
+
+
 def test_damaged_checkpoints_do_not_crowd_out_what_is_saved_after_them(run_dir, config, tiny):
     damaged = sorted(run_dir.checkpoint.iterdir())
     for path in damaged:

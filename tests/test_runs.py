@@ -19,6 +19,7 @@ from keras_cifar.files import is_locked, locked
 from keras_cifar.measure.scoring import measure
 from keras_cifar.run_dir import RunDir, RunGroup
 from keras_cifar.run_record import GroupRecord
+from keras_cifar.train.folder import owned
 
 ESCAPE = "\x1b[31mred"
 
@@ -108,6 +109,27 @@ def test_each_run_is_listed_with_its_state_and_damage_with_a_reason(folder):
     assert [rows["no-metrics"][name] for name in known] == [
         rows["validated"][name] for name in known
     ]
+
+
+@pytest.mark.timeout(60)  # a pipe is waited for without an end
+def test_a_run_from_elsewhere_costs_no_other_its_row(trained_run, tmp_path):
+    good, piped, vast = (
+        RunDir(shutil.copytree(trained_run.path, tmp_path / name))
+        for name in ("good", "piped", "vast")
+    )
+    piped.checkpoint.mkdir()
+    lock = piped.path / ".lock"
+    lock.unlink(missing_ok=True)
+    os.mkfifo(lock)
+    for file in (vast.config, vast.history):
+        os.truncate(file, 40 << 30)  # a hole, which takes no room on the disk
+        rows = {row["name"]: (row["state"], row["error"]) for row in as_json(tmp_path)}
+        error = f"{file}: is larger than 67,108,864 bytes. Move it away."
+        expected = {"good": ("ended", None), "piped": ("interrupted", None)}
+        assert rows == expected | {"vast": ("damaged", error)}
+        shutil.copy(good.path / file.name, file)
+    with pytest.raises(OSError, match="lock: is no file, as a lock is"), owned(piped.path):
+        pass
 
 
 def test_a_row_tells_settings_progress_and_accuracies(folder, trained_run):

@@ -13,6 +13,7 @@ from keras_cifar.errors import described, printable
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 _STDERR = 2
+_NO_MEMORY = "Not enough memory. End what else uses it, or allow this process more (ulimit -v)."
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,7 +35,7 @@ class Group(click.Group):
         except BrokenPipeError:  # click ends quietly when its reader has gone
             raise
         except (FloatingPointError, MemoryError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(str(error) or _NO_MEMORY) from error
         except OSError as error:
             text = described(error)
             line = text if text == str(error) else f"{text}."

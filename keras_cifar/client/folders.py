@@ -1,6 +1,7 @@
 """Folders and lists -> the image files in them."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import BufferedReader
@@ -61,11 +62,18 @@ def _images_in(folder: Path) -> Iterator[Path | Failure]:
             path = Path(parent, name)
             if path.suffix.lower() in _SUFFIXES and not name.startswith("."):
                 is_empty = False
-                yield path
+                yield Failure(path, "is no file") if _is_special(path) else path
     for error in unreadable:
         yield Failure(Path(error.filename), error.strerror or str(error))
     if is_empty and not unreadable:
         yield Failure(folder, f"no pictures in this folder; expected {', '.join(FORMATS)}")
+
+
+def _is_special(path: Path) -> bool:
+    """Tells whether it is a pipe, say, which to read could take for ever."""
+    with suppress(OSError):  # reading it will say why
+        return not stat.S_ISREG(path.stat().st_mode)
+    return False
 
 
 def read_list(file: BufferedReader) -> Iterator[Path]:

@@ -112,6 +112,8 @@ def _refuse_endless_records(builder: tfds.core.DatasetBuilder, *, split: str) ->
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
         return
     for path in map(Path, builder.info.splits[split].filepaths):
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path.name} is no file")
         size = path.stat().st_size
         with path.open("rb") as file:
             while head := file.read(_RECORD_LENGTH.size):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_cifar.cifar10 import CLASS_NAMES, NUM_CLASSES
+from keras_cifar.files import read_document
 from keras_cifar.measure.metrics import Calibration, CalibrationBin, Metrics, class_metrics
 from keras_cifar.recipes.config import SPLITS
 
@@ -20,7 +21,7 @@ def read_metrics(path: Path) -> Metrics:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no metrics here. keras-cifar evaluate writes them.")
     try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
+        return _parse(json.loads(read_document(path)))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise OSError(
             f"{path}: not the metrics of a run ({error}). "

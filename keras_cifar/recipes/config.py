@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ STRATEGIES = ("auto", "single", "mirrored", "multi-worker")
 # What a run's model can be evaluated on.
 SPLITS = ("test", "validation", "train")
 MAX_SEED = 2**31 - 1
+_MAX_EPOCHS = 100_000
+_MAX_FLOAT = sys.float_info.max  # beyond it, only whole numbers of Python
 # What config.json can hold of the settings that are no names.
 _KINDS = {
     **dict.fromkeys(("epochs", "batch_size", "seed"), int),
@@ -94,10 +96,10 @@ class TrainConfig:
         _check_choice("optimizer", self.optimizer, tuple(RECIPES[self.recipe].defaults))
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("strategy", self.strategy, ("auto", *RECIPES[self.recipe].strategies))
-        _check_number("epochs", self.epochs, 1, math.inf)
+        _check_number("epochs", self.epochs, 1, _MAX_EPOCHS)
         _check_number("seed", self.seed, 0, MAX_SEED)
-        _check_number("weight_decay", self.weight_decay, 0, math.inf)
-        if not 0 < self.learning_rate < math.inf:
+        _check_number("weight_decay", self.weight_decay, 0, _MAX_FLOAT)
+        if not 0 < self.learning_rate <= _MAX_FLOAT:
             raise ValueError(f"learning_rate: got {self.learning_rate}, expected a number above 0.")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
@@ -140,6 +142,6 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_number(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high or value == math.inf:
-        up_to = "or more" if high == math.inf else f"to {high}"
+    if not low <= value <= high:
+        up_to = "or more" if high == _MAX_FLOAT else f"to {high}"
         raise ValueError(f"{name}: got {value}, expected {low} {up_to}.")

@@ -12,6 +12,7 @@ from keras_cifar.cifar10 import CLASS_NAMES, DATASETS
 from keras_cifar.data.examples import Examples
 from keras_cifar.data.prepare import load
 from keras_cifar.errors import described
+from keras_cifar.files import read_document
 from keras_cifar.measure.predictions import Predictions
 from keras_cifar.report import charts
 from keras_cifar.report.facts import Absent, RunFacts
@@ -109,7 +110,7 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], _Found], *, option: str)
     if not path.is_file():
         return Absent(f"Not measured. keras-cifar evaluate {option} does so.")
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(read_document(path)))
     except OSError as error:  # the file cannot be read, or the images cannot be had
         return Absent(described(error))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -76,7 +76,8 @@ def variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*.ckpt"), reverse=True)
+    found = folder.glob("epoch-*.ckpt")
+    return sorted((path for path in found if path.is_file()), reverse=True)
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
