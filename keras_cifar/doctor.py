@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from itertools import groupby
 from operator import attrgetter
@@ -20,8 +19,16 @@ from keras_cifar.accelerate import xla
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.prepare import default_data_dir
 from keras_cifar.data.tfds_folder import dataset_folder, is_prepared
-from keras_cifar.errors import described
-from keras_cifar.machine import cpu_flags, cpu_model, gpus, onednn, pick_precision, usable_cores
+from keras_cifar.errors import described, printable
+from keras_cifar.machine import (
+    cpu_flags,
+    cpu_model,
+    gpus,
+    nvidia_smi,
+    onednn,
+    pick_precision,
+    usable_cores,
+)
 from keras_cifar.run_dir import RUNS, is_group, newest_run
 from keras_cifar.usable_memory import memory
 
@@ -134,12 +141,8 @@ def _gpus() -> Iterator[Fact | Problem]:
 
 def _installed_gpus() -> list[str]:
     """Returns name, memory and driver of each NVIDIA GPU, as the driver's own tool gives them."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (FileNotFoundError, PermissionError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    query = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    return [line.strip() for line in nvidia_smi(*query).splitlines() if line.strip()]
 
 
 def _gpu_remedy() -> str:
@@ -235,7 +238,7 @@ def _runs() -> Iterator[Fact]:
     else:
         state = "trained" if run.model.is_file() else "no model yet"
         state = "a group of runs" if is_group(run.path) else state
-        yield Fact("runs", "newest", f"{run.path} ({state})")
+        yield Fact("runs", "newest", f"{printable(str(run.path))} ({state})")
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:

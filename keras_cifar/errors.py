@@ -5,8 +5,10 @@ import os
 
 def described(error: OSError) -> str:
     """Returns a failure of the file system in one line: which file, and what is wrong with it."""
-    if error.filename is None or error.strerror is None:
+    if error.strerror is None:
         return str(error)
+    if error.filename is None:
+        return error.strerror
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ _AMX = "amx_bf16"
 _AVX512 = "avx512_bf16"
 _BFLOAT16_COMPUTE_CAPABILITY = (8, 0)  # Ampere and later
 _FLOAT16_COMPUTE_CAPABILITY = (7, 0)  # Volta and Turing: tensor cores for float16 only
+MAX_CORES = "LOKY_MAX_CPU_COUNT"  # of this process, as `usable_cores` counts them
+_NVIDIA_SMI_SECONDS = 20
 _PACKAGES = ("tensorflow", "keras", "numpy", "keras-cifar")
 
 
@@ -40,7 +43,27 @@ def usable_cores() -> int:
     """Returns the cores that this process may use: by affinity, and by its cgroup's quota."""
     import loky
 
-    return int(loky.cpu_count())
+    try:
+        return int(loky.cpu_count())
+    except ValueError as error:
+        told = os.environ.get(MAX_CORES)
+        raise OSError(f"{MAX_CORES}: got {told!r}, expected a number. Unset it.") from error
+
+
+def nvidia_smi(*arguments: str) -> str:
+    """Returns what NVIDIA's tool says; "" where there is none, or it fails."""
+    try:
+        return subprocess.run(
+            ["nvidia-smi", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_NVIDIA_SMI_SECONDS,
+            check=True,
+            encoding="utf-8",
+            errors="replace",
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def onednn() -> tuple[str, str]:

@@ -119,6 +119,12 @@ def test_too_little_memory_is_said_and_not_an_empty_line():
         (["data", "--archive", "a", "--mirror", "http://b"], "give one of them"),
         (["data", "--dataset", "sample", "--archive", "a"], "comes with the package: leave out"),
         (["data", "--mirror", "ftp://b"], "--mirror: got 'ftp://b'"),
+        (["data", "--mirror", "http://["], "--mirror: got 'http://['"),
+        (
+            ["serve", "m", "--host", "\udcff"],
+            "--host: got '\\udcff', expected a name or an address",
+        ),
+        (["serve", "m", "--max-body-bytes", str(2**31)], "is not in the range 1<=x<=2147483647"),
         (["data", "--dataset", "sample", "--grid", "a.txt"], "--grid: got 'a.txt', expected a"),
         (["plot", "some-run", "--output", "a.gif"], "--output: got 'a.gif', expected a name that"),
         (["predict"], "Missing argument"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -230,6 +231,34 @@ def test_predict_prints_names_that_are_no_text(in_process, trained_run, image, t
     result = in_process("predict", odd, "--model", trained_run.path)
     assert result.exit_code == 0, result.exception
     assert "\N{REPLACEMENT CHARACTER}.png: " in result.stdout
+
+
+def test_on_a_terminal_a_name_is_shown_without_what_it_would_obey(image, trained_run, tmp_path):
+    odd = tmp_path / "a\x1b[2J\nb.png"
+    odd.write_bytes(image.read_bytes())
+    (tmp_path / "\x1b[31m.png").touch()
+    terminal, screen = pty.openpty()
+    with running("predict", tmp_path, "--model", trained_run.path, stderr=screen) as process:
+        os.close(screen)
+        as_program = process.stdout.read().decode()
+        shown = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert as_program.startswith(f"{tmp_path}/a\nb.png: ")  # click takes out what colours
+    assert shown.startswith(rf"Error: {tmp_path}/\x1b[31m.png: ")
+
+
+def test_a_picture_that_may_not_be_read_is_no_wrong_usage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("closed.png").touch(mode=0)
+    user = os.geteuid()
+    if user == 0:  # which may read everything
+        os.seteuid(65534)
+    try:
+        context = main.commands["predict"].make_context("predict", ["closed.png"])
+    finally:
+        os.seteuid(user)
+    assert context.params["images"] == (Path("closed.png"),)
 
 
 # Data and machine

@@ -10,6 +10,7 @@ import pytest
 from keras_cifar.cifar10 import CIFAR10
 from keras_cifar.data.tfds_folder import dataset_folder
 from keras_cifar.doctor import as_json, diagnose, format_diagnosis
+from keras_cifar.launch import share_out
 from keras_cifar.machine import onednn, pick_precision, usable_cores
 from keras_cifar.recipes import TrainConfig
 from keras_cifar.run_dir import RunDir
@@ -130,6 +131,16 @@ def test_a_gpu_that_tensorflow_does_not_see_is_a_problem(tmp_path, nvidia_smi):
 def test_a_driver_that_fails_is_no_gpu(tmp_path, nvidia_smi):
     nvidia_smi.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert not [name for _, name in facts(diagnose(data_dir=tmp_path)) if "nvidia-smi" in name]
+
+
+@pytest.mark.parametrize(
+    "content", [b"of another machine", b"#!/bin/sh\nprintf 'NVIDIA \\351, 1 MiB, 1\\n'\n"]
+)
+def test_a_driver_that_says_nonsense_ends_nothing(tmp_path, nvidia_smi, content):
+    nvidia_smi.write_bytes(content)
+    names = [name for _, name in facts(diagnose(data_dir=tmp_path)) if "nvidia-smi" in name]
+    assert len(names) == content.startswith(b"#!")
+    assert share_out([0])
 
 
 def test_the_newest_run_is_named(tmp_path, monkeypatch):

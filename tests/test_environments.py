@@ -129,6 +129,54 @@ def test_pictures_are_the_same_whatever_matplotlib_is_told(command, trained_run,
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
+def test_settings_of_matplotlib_that_it_stumbles_over_end_nothing(
+    trained_run, tmp_path, command, monkeypatch
+):
+    settings = tmp_path / "matplotlibrc"
+    settings.write_bytes(b"font.family: \xff\n")
+    options = ("plot", trained_run.path, "--output", tmp_path / "curves.svg")
+    told = command(*options, env={**os.environ, "MATPLOTLIBRC": str(settings)})
+    assert told.returncode == 0, told.stderr
+    # Those of the folder that it runs in are read whatever it is told.
+    monkeypatch.chdir(tmp_path)
+    here = command(*options)
+    error = f"Error: {settings}: is not UTF-8, as matplotlib wants it. Move it away.\n"
+    assert (here.returncode, here.stderr) == (1, error)
+
+
+def test_a_number_of_cores_that_is_none_is_named(tmp_path, command):
+    environment = {**os.environ, "LOKY_MAX_CPU_COUNT": ""}
+    result = command("doctor", "--data-dir", tmp_path, env=environment)
+    error = "Error: LOKY_MAX_CPU_COUNT: got '', expected a number. Unset it.\n"
+    assert (result.returncode, result.stderr) == (1, error)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["runs .", "predict --files-from - --url http://127.0.0.1:9"])
+def test_what_the_shell_has_closed_is_as_if_it_led_nowhere(tmp_path, closed, arguments):
+    words = f'exec "$0" -m keras_cifar {arguments} {closed}'
+    result = subprocess.run(
+        ["sh", "-c", words, sys.executable],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = 0 if arguments.startswith("runs") else 1  # no paths in the list
+    assert (result.returncode, "Traceback" in result.stderr) == (expected, False), result.stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "runs --help", "runs"])
+def test_a_full_disk_for_what_is_printed_is_one_line(tmp_path, option):
+    words = f'exec "$0" -m keras_cifar {option} > /dev/full'
+    command = ["sh", "-c", words, sys.executable]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if option != "runs":  # which has nothing to print
+        assert result.stderr == "Error: No space left on device.\n"
+        assert result.returncode == 1
+
+
 def test_the_home_folder_is_meant_by_its_sign_also_behind_an_equals_sign(
     trained_run, tmp_path, monkeypatch
 ):

@@ -105,7 +105,7 @@ def resumed(stopped, tmp_path_factory):
     (run_dir.path / ".unfinished-abc.keras").write_text("half a model")
     (run_dir.checkpoint / ".unfinished-abc.ckpt").write_text("half a checkpoint")
     document = json.loads(run_dir.config.read_text())
-    document["device"] = "Abacus, 10 beads"
+    document["device"] = "Abacus,\x1b[2J 10 beads"
     document["choices"] |= {"oneDNN": "off (it has none)", "XLA": ""}
     run_dir.config.write_text(json.dumps(document))
     with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -278,7 +278,7 @@ def test_what_a_kill_at_the_end_of_a_run_left_is_removed(tmp_path, unbroken):
 
 def test_another_device_is_said_aloud(resumed):
     _, said = resumed
-    assert "was started on Abacus, 10 beads" in said
+    assert r"was started on Abacus,\x1b[2J 10 beads" in said
     assert "was started with oneDNN off (it has none); with oneDNN o" in said
 
 

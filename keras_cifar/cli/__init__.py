@@ -1,6 +1,7 @@
 """The command line: each command parses, calls one function and prints its result."""
 
 import os
+from pathlib import Path
 
 import click
 
@@ -29,9 +30,26 @@ def main() -> None:
       keras-cifar train --optimizer sgd                    the real thing
       keras-cifar train --optimizer sgd --dataset sample   minutes, no download
     """  # noqa: D301 (\b is click's mark for lines to keep)
-    # Pictures are made for files. Notebooks name a backend of their own environment to whatever
-    # they start; where it is not installed, neither matplotlib nor Keras could be imported.
+    # Pictures are made for files, and all look alike. Notebooks name a backend of their own
+    # environment to whatever they start; where it is not installed, neither matplotlib nor Keras
+    # could be imported.
     os.environ["MPLBACKEND"] = "agg"
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    _require_readable(Path("matplotlibrc"))
+
+
+def _require_readable(settings: Path) -> None:
+    """Raises OSError for settings of matplotlib that it would stumble over: those of this folder.
+
+    It reads them whatever it is told.
+    """
+    try:
+        if settings.is_file():
+            settings.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OSError(
+            f"{settings.absolute()}: is not UTF-8, as matplotlib wants it. Move it away."
+        ) from error
 
 
 for command in (

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+from typing import Any
 
 import click
 
@@ -23,6 +24,14 @@ class Terminated(KeyboardInterrupt):
 class Group(click.Group):
     """Prints what fails in the world (files, network, divergence) in one line."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Answers --help and --version, or has `invoke` run the command."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # where stdout leads, there is no room
+            click.ClickException(_in_words(error)).show()
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command that was named."""
         signal.signal(signal.SIGTERM, _raise_terminated)
@@ -37,13 +46,16 @@ class Group(click.Group):
         except (FloatingPointError, MemoryError) as error:
             raise click.ClickException(str(error) or _NO_MEMORY) from error
         except OSError as error:
-            text = described(error)
-            line = text if text == str(error) else f"{text}."
-            raise click.ClickException(printable(line)) from error
+            raise click.ClickException(_in_words(error)) from error
         except Terminated:
             ctx.exit(TERMINATED)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _in_words(error: OSError) -> str:
+    text = described(error)
+    return printable(text if text == str(error) else f"{text}.")
 
 
 def _open_what_is_closed() -> None:
@@ -55,6 +67,8 @@ def _open_what_is_closed() -> None:
         os.set_inheritable(descriptor, True)  # noqa: FBT003
     os.close(descriptor)
     # What of Python is closed then is None.
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(_STDERR, "w")
 
 

@@ -31,7 +31,8 @@ class _Path(click.Path):
         return Path(expanded)
 
 
-PATH = _Path()
+# Whoever reads it says what is wrong, and goes on with others.
+PATH = _Path(readable=False)
 data_dir_option = click.option(
     "--data-dir",
     type=PATH,

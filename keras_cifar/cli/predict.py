@@ -2,17 +2,19 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 from click.core import ParameterSource
 
 from keras_cifar.cli.options import PATH, given, json_option, user_names, wrong_usage
+from keras_cifar.errors import printable
 from keras_cifar.run_dir import newest_run
 from keras_cifar.serving import MODEL_NAME
 from keras_cifar.start import start_tensorflow
@@ -178,9 +180,7 @@ def _print(results: Iterable["Prediction | Failure"], *, top: int, as_json: bool
             begun = True
             if isinstance(result, Failure):
                 failed = True
-                click.echo(
-                    f"Error: {click.format_filename(result.file)}: {result.reason}", err=True
-                )
+                click.echo(f"Error: {_name(result.file, on=sys.stderr)}: {result.reason}", err=True)
             elif not as_json:
                 click.echo(_as_line(result, top=top))
     finally:
@@ -202,4 +202,10 @@ def _as_json(result: "Prediction | Failure") -> str:
 def _as_line(prediction: "Prediction", *, top: int) -> str:
     ranked = list(prediction.probabilities.items())[:top]
     shares = ", ".join(f"{label} {share:.1%}" for label, share in ranked)
-    return f"{click.format_filename(prediction.file)}: {shares}"
+    return f"{_name(prediction.file, on=sys.stdout)}: {shares}"
+
+
+def _name(file: Path, *, on: TextIO) -> str:
+    """Returns a file's name as a program may read it, or without what a terminal obeys."""
+    name = click.format_filename(file)
+    return printable(name) if on.isatty() else name

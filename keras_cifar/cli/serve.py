@@ -24,6 +24,7 @@ _MODULES = (
     "uvicorn",
     "uvloop",
 )
+_GRPC_BYTES = 2**31 - 1  # a message of gRPC is no larger
 _PORT = click.IntRange(0, 65535)
 _TOKEN_VARIABLE = "KERAS_CIFAR_TOKEN"
 # What TensorFlow Serving is told as well.
@@ -105,7 +106,10 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
     help="A line of JSON for each request: a file, - for stderr, or off.",
 )
 @click.option(
-    "--max-body-bytes", type=click.IntRange(1), default=Limits.body_bytes, help="Of a request."
+    "--max-body-bytes",
+    type=click.IntRange(1, _GRPC_BYTES),
+    default=Limits.body_bytes,
+    help="Of a request.",
 )
 @click.option(
     "--max-total-bytes",

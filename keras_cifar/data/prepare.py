@@ -69,7 +69,7 @@ def prepare(
         ValueError: `mirror` is no URL.
         OSError: it cannot be had from anywhere, or cannot be written.
     """
-    if mirror is not None and urlsplit(mirror).scheme not in ("http", "https"):
+    if mirror is not None and not _is_url(mirror):
         raise ValueError(f"mirror: got {mirror!r}, expected a URL: https://... or http://...")
     shipped = dataset_folder(dataset, data_dir=_SHIPPED)
     is_shipped = is_prepared(shipped) and mirror is None and archive is None
@@ -100,6 +100,13 @@ def prepare(
         if not is_prepared(folder):
             _make(dataset, data_dir=data_dir, archive=archive, sources=sources)
     return folder
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return urlsplit(text).scheme in ("http", "https")
+    except ValueError:  # of brackets that are not those of IPv6
+        return False
 
 
 def is_at_hand(dataset: DatasetFacts, *, data_dir: Path | None) -> bool:

@@ -4,9 +4,7 @@ import itertools
 import json
 import os
 import re
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import TypeVar
 import click
 
 from keras_cifar.distribute.cluster import LAUNCHED, TF_CONFIG
-from keras_cifar.machine import usable_cores
+from keras_cifar.machine import MAX_CORES, nvidia_smi, usable_cores
 
 _HOST = "127.0.0.1"
 _GPUS = "CUDA_VISIBLE_DEVICES"
@@ -92,10 +90,7 @@ def _visible_gpus() -> list[str]:
     if (told := os.environ.get(_GPUS)) is not None:
         names = (name.strip() for name in told.split(","))
         return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA does
-    if not (program := shutil.which("nvidia-smi")):
-        return []
-    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False).stdout
-    return re.findall(r"^GPU \d+: .*\(UUID: (\S+)\)$", listed, re.MULTILINE)
+    return re.findall(r"^GPU \d+: .*\(UUID: (\S+)\)$", nvidia_smi("-L"), re.MULTILINE)
 
 
 def _affinity() -> list[int]:
@@ -115,7 +110,7 @@ def _environment(
         **cluster_environment(ports, index=index),
         LAUNCHED: "1",
         # What `usable_cores` returns in the worker. Affinity does not say what a container may use.
-        "LOKY_MAX_CPU_COUNT": str(cores_used),
+        MAX_CORES: str(cores_used),
         **({_GPUS: ",".join(gpus)} if gpus else {}),
     }
 

@@ -100,6 +100,10 @@ class Settings:
             raise ValueError("model_dir: expected one, or --models-config in its place.")
         if (self.ssl_certificate is None) != (self.ssl_key is None):
             raise ValueError("ssl_certificate: expected with --ssl-key, or neither of the two.")
+        try:
+            self.host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"host: got {self.host!r}, expected a name or an address.") from error
         if self.token is not None and not is_token(self.token):
             raise ValueError("token: expected letters, digits and signs of ASCII, and no space.")
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_cifar.accelerate import xla
 from keras_cifar.distribute.cluster import find_cluster
+from keras_cifar.errors import printable
 from keras_cifar.machine import (
     ONEDNN,
     cpu_model,
@@ -132,7 +133,7 @@ def warn_of_another_machine(path: Path, record: RunRecord) -> None:
 
     def warn(then: str, now: str, *, way_out: str = "") -> None:
         text = f"was started {then}; {now} it will end nearly the same, not to the bit.{way_out}"
-        click.echo(f"{path}: {text}", err=True)
+        click.echo(f"{path}: {printable(text)}", err=True)
 
     here = device()
     if record.device != here:
