@@ -356,7 +356,7 @@ def test_a_name_and_an_image_of_ones_own(exported, tmp_path):
         kubernetes_validate.validate(document, KUBERNETES_VERSIONS[-1], strict=True)
 
 
-@pytest.mark.parametrize("folder", ["$HOME", "it's", 'a "quoted" {name}', "ümlaut: yes"])
+@pytest.mark.parametrize("folder", ["$HOME", "it's", 'a "quoted" {name}', "ümlaut: yes", "😀"])
 def test_folders_with_signs_of_yaml_shell_and_compose(exported, tmp_path, folder):
     model_dir = tmp_path / folder
     (model_dir / "3").mkdir(parents=True)
@@ -367,6 +367,13 @@ def test_folders_with_signs_of_yaml_shell_and_compose(exported, tmp_path, folder
     assert "$" not in source.replace("$$", "")
     assert (kit / source.replace("$$", "$")).resolve() == model_dir.resolve()
     test_the_readmes_commands_are_shell_commands(kit)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(exported, tmp_path):
+    model_dir = shutil.copytree(exported.version.parent, tmp_path / "m\udcff")
+    with pytest.raises(OSError, match=r"m\\udcff: is not UTF-8, as the files that name it are"):
+        deploy(model_dir, tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
 
 
 def test_the_highest_version_is_served(exported, tmp_path):

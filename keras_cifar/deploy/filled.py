@@ -1,11 +1,14 @@
 """Templates filled in. All are written before the first of them takes its name."""
 
+import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from keras_cifar.errors import printable
 from keras_cifar.files import replacing, require_writable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,6 +53,25 @@ def write_filled(
         for path, content in contents.items():
             stack.enter_context(replacing(path)).write_text(content, encoding="utf-8")
     return sorted(contents, key=lambda path: (path.name != "README.md", path.name))
+
+
+def refuse_undecodable(words: Sequence[str]) -> None:
+    """Raises OSError for a word that no file of text can hold."""
+    for word in words:
+        if word != word.encode(errors="replace").decode():
+            raise OSError(
+                f"{printable(word)}: is not UTF-8, as the files that name it are. Rename it."
+            )
+
+
+def yaml_string(text: str) -> str:
+    """Returns a text as a string of YAML, which a string of JSON is.
+
+    Docker Compose would put a variable in the place of "$NAME", and Kubernetes of "$(NAME)".
+    """
+    quoted = json.dumps(text.replace("$", "$$"), ensure_ascii=False)
+    # JSON would write two escapes for what is beyond 16 bits, which YAML takes for two characters.
+    return re.sub("[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
 
 
 def _refuse_existing(out_dir: Path, paths: list[Path]) -> None:

@@ -1,6 +1,5 @@
 """A training on several machines -> the files that start it on Kubernetes or on Slurm."""
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -8,9 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from keras_cifar.deploy.filled import TEMPLATES, write_filled
+from keras_cifar.deploy.filled import TEMPLATES, refuse_undecodable, write_filled, yaml_string
 from keras_cifar.deploy.kit import check_machine
-from keras_cifar.errors import printable
 
 # Kubernetes allows 63 characters, and adds the number of the worker.
 _NAME_LENGTH = 52
@@ -65,7 +63,7 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
         OSError: `out_dir` has such files or cannot be written.
     """
     check_machine(device=device, image=image, example=job_image())
-    _refuse_undecodable([*train, str(data_dir)])
+    refuse_undecodable([*train, str(data_dir)])
     name = _dns_name(f"train-{run.name}")
     addresses = [f"{name}-{index}.{name}:{_PORT}" for index in range(workers)]
     values = {
@@ -74,10 +72,10 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
         "image": image or job_image(),
         "port": _PORT,
         "addresses": ", ".join(f'"{address}"' for address in addresses),
-        "run_yaml": _yaml(str(run)),
-        "train_yaml": "\n".join(f"            - {_yaml(word)}" for word in train),
+        "run_yaml": yaml_string(str(run)),
+        "train_yaml": "\n".join(f"            - {yaml_string(word)}" for word in train),
         "kubernetes_limits": _KUBERNETES_LIMITS[device],
-        "data_yaml": _yaml(str(data_dir or _KUBERNETES_DATA)),
+        "data_yaml": yaml_string(str(data_dir or _KUBERNETES_DATA)),
         "run": shlex.quote(str(run)),
         "data": f"export TFDS_DATA_DIR={shlex.quote(str(data_dir))}\n" if data_dir else "",
         "train": shlex.join(train),
@@ -85,22 +83,6 @@ def write_job(  # noqa: PLR0913 (what a user may say of a job)
     }
     templates = [*(TEMPLATES / "job").iterdir()]
     return write_filled(templates, values, out_dir=out_dir, existing=existing)
-
-
-def _refuse_undecodable(words: Sequence[str]) -> None:
-    for word in words:
-        if word != word.encode(errors="replace").decode():
-            raise OSError(f"{printable(word)}: is not UTF-8, as a job's files are. Rename it.")
-
-
-def _yaml(text: str) -> str:
-    """Returns a text as a string of YAML, which a string of JSON is.
-
-    Kubernetes would put a variable of its own in the place of "$(NAME)".
-    """
-    quoted = json.dumps(text.replace("$", "$$"), ensure_ascii=False)
-    # JSON would write two escapes for what is beyond 16 bits, which YAML takes for two characters.
-    return re.sub("[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
 
 
 def _dns_name(text: str) -> str:

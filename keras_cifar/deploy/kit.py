@@ -1,14 +1,13 @@
 """Fills the templates beside this file in, and writes them."""
 
 import dataclasses
-import json
 import os
 import re
 import shlex
 from pathlib import Path
 from typing import Literal
 
-from keras_cifar.deploy.filled import TEMPLATES, write_filled
+from keras_cifar.deploy.filled import TEMPLATES, refuse_undecodable, write_filled, yaml_string
 from keras_cifar.model_dir import version_format, versions
 from keras_cifar.serving import BATCHING, DEVICES, METRICS_PATH, MODEL_NAME, default_image
 
@@ -74,12 +73,12 @@ def deploy(
     number, folder = _highest_version(model_dir)
     # The dot tells it from the name of a volume.
     way = f"./{os.path.relpath(model_dir.resolve(), out_dir.resolve())}"
+    refuse_undecodable([way])
     values = {
         **_values(model_name=model_name, device=device, image=image or default_image(device)),
         "version": number,
         "next_version": number + 1,
-        # Docker Compose takes "$" for a variable; a JSON string is a YAML string.
-        "model_dir": json.dumps(way.replace("$", "$$")),
+        "model_dir": yaml_string(way),
         "version_path": shlex.quote(f"{way}/{folder.name}"),
     }
     return write_filled(
