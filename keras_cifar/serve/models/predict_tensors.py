@@ -3,23 +3,17 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from grpc import StatusCode
 from tensorflow_serving.apis import predict_pb2
 
-from keras_cifar.image.header import check_header
 from keras_cifar.serve.memory import Hold
 from keras_cifar.serve.models.model_info import describe
 from keras_cifar.serve.models.servable import Arrays, Servable
 from keras_cifar.serve.models.tensors import to_array, to_proto
 from keras_cifar.serve.serving_error import ServingError, invalid
 from keras_cifar.serving import BYTES_INPUT, DEFAULT_SIGNATURE
-
-# The marker of a scan: a few bytes, for which the decoder goes over all pixels. A progressive JPEG
-# has about 10 of them, and its previews as many.
-_JPEG_SCAN, _MAX_JPEG_SCANS = b"\xff\xda", 100
 
 
 def predict(servable: Servable, request: Any, *, deadline: float) -> Any:
@@ -96,9 +90,13 @@ def run(servable: Servable, signature_name: str, inputs: Arrays, *, deadline: fl
     """
     for name, info in servable.served[signature_name].inputs.items():
         _check_tensor(name, inputs[name], info)
-    if BYTES_INPUT in inputs and inputs[BYTES_INPUT].dtype == object:
-        _check_images(inputs[BYTES_INPUT], max_pixels=servable.runtime.limits.pixels)
-    return servable.run(signature_name, inputs, deadline=deadline)
+    if BYTES_INPUT not in inputs or inputs[BYTES_INPUT].dtype != object:
+        return servable.run(signature_name, inputs, deadline=deadline)
+    decoding = servable.runtime.decoding
+    work = decoding.work(inputs[BYTES_INPUT].ravel())
+    with decoding.turn(work, deadline=deadline):
+        in_a_batch = decoding.is_small(work)
+        return servable.run(signature_name, inputs, deadline=deadline, in_a_batch=in_a_batch)
 
 
 def _check_tensor(name: str, array: npt.NDArray[Any], info: Any) -> None:
@@ -108,20 +106,3 @@ def _check_tensor(name: str, array: npt.NDArray[Any], info: Any) -> None:
     if not tf.TensorShape(info.tensor_shape).is_compatible_with(array.shape):
         sizes = [dim.size for dim in info.tensor_shape.dim]
         raise invalid(f"input {name}: got shape {list(array.shape)}, expected {sizes}")
-
-
-def _check_images(images: npt.NDArray[np.object_], *, max_pixels: int) -> None:
-    """Refuses what no decoder should see: it would fail, or exhaust, a batch with others' images.
-
-    A server of TensorFlow alone would let the decoder find out.
-    """
-    for position, encoded in enumerate(images.ravel()):
-        try:
-            header = check_header(encoded, max_pixels=max_pixels)
-        except ValueError as error:
-            raise invalid(f"{BYTES_INPUT}[{position}]: {error}") from error
-        if header.format == "JPEG" and (scans := encoded.count(_JPEG_SCAN)) > _MAX_JPEG_SCANS:
-            raise invalid(
-                f"{BYTES_INPUT}[{position}]: a JPEG of {scans} scans; at most {_MAX_JPEG_SCANS} "
-                "are read, since each goes over the whole image. Save it anew"
-            )

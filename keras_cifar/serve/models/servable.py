@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import config_pb2
 
 from keras_cifar.machine import granted_threads
 from keras_cifar.serve.memory import Memory
+from keras_cifar.serve.models.decoding import Decoding
 from keras_cifar.serve.prometheus import Metrics
 from keras_cifar.serve.serving_error import ServingError, from_tensorflow, invalid
 from keras_cifar.serve.settings import Limits
@@ -27,13 +28,14 @@ _Run = Callable[..., list[npt.NDArray[Any]]]
 
 
 class Runtime:
-    """What all models of a server share: batching, limits, metrics, and the memory of requests."""
+    """What all models of a server share: settings, metrics, and what counts the requests."""
 
     def __init__(self, batching: Batching, limits: Limits) -> None:
         self.batching = batching
         self.limits = limits
         self.metrics = Metrics(thread_pool_name=batching.thread_pool_name)
         self.memory = Memory(limits, self.metrics)
+        self.decoding = Decoding(limits)
 
 
 class Servable:
@@ -141,7 +143,9 @@ class Servable:
         feeds = [times, *placeholders]
         return self._callable([feed.name for feed in feeds], [result.name for result in results])
 
-    def run(self, signature_name: str, inputs: Arrays, *, deadline: float) -> Arrays:
+    def run(
+        self, signature_name: str, inputs: Arrays, *, deadline: float, in_a_batch: bool = True
+    ) -> Arrays:
         """Computes a signature's outputs.
 
         Args:
@@ -149,6 +153,7 @@ class Servable:
             inputs: what the signature takes, with its types and shapes.
             deadline: seconds since the epoch. A request whose time is over before its batch is
                 computed is dropped.
+            in_a_batch: whether the examples are computed with those of others, if they can be.
 
         Raises:
             ServingError: what the graph or the queue refused.
@@ -158,6 +163,9 @@ class Servable:
         started = time.perf_counter()
         try:
             if signature_name not in self._batched:
+                results = self._alone[signature_name](*values)
+            elif not in_a_batch:
+                self.check_size(signature_name, len(values[0]))
                 results = self._alone[signature_name](*values)
             else:
                 results = self._in_a_batch(signature_name, values, deadline=deadline)
