@@ -281,6 +281,52 @@ def test_slow_messages_hold_no_more_than_they_may(small, sample, stalling):
     assert grpc.StatusCode.CANCELLED in outcomes
 
 
+def test_messages_count_before_their_fields_are_counted(small):
+    """Which takes half a second each, and of gzip few bytes have to be sent."""
+    message = b"\x1a\0" * (BODY // 2 - 100)  # a field of two bytes
+    with grpc.insecure_channel(small.grpc) as channel:
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        options = {
+            "metadata": [("authorization", f"Bearer {TOKEN}")],
+            "compression": grpc.Compression.Gzip,
+            "timeout": 60,
+        }
+        calls = [call.future(message, **options) for _ in range(12)]
+        codes = {one.exception().code() for one in calls}
+    # Two have room, and are found to have too many fields.
+    assert codes == {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_silent_health_checks_keep_no_request_waiting(small, sample):
+    """They need no token. Each that is given up comes again."""
+    done = threading.Event()
+
+    def silent():
+        done.wait()
+        yield from ()
+
+    with grpc.insecure_channel(small.grpc, options=OWN_CONNECTION) as channel:
+        check = channel.stream_unary("/grpc.health.v1.Health/Check")
+
+        def come_again():
+            calls = []
+            while not done.wait(0.05):
+                calls = [call for call in calls if not call.done()]
+                calls += [check.future(silent(), timeout=60) for _ in range(40 - len(calls))]
+
+        with ThreadPoolExecutor(1) as pool:
+            again = pool.submit(come_again)
+            time.sleep(1)
+            started = time.monotonic()
+            try:
+                assert [grpc_answer(small, sample) for _ in range(10)] == [None] * 10
+            finally:
+                done.set()
+            # A request waits for none of them, and a machine may be busy.
+            assert time.monotonic() - started < 10
+            again.result()
+
+
 def test_without_the_token_no_message_is_waited_for(small, stalling):
     with grpc.insecure_channel(stalling, options=OWN_CONNECTION) as channel:
         started = time.monotonic()

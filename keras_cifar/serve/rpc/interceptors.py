@@ -1,5 +1,6 @@
 """Calls that are refused before a service sees them: without the token, too large, no message."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,14 +29,17 @@ class TokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
         """Returns the procedure, or one that refuses."""
         given = dict(details.invocation_metadata).get("authorization", "")
-        is_open = details.method.startswith("/grpc.health.")
-        if is_open or bears_token(str(given), token=self._token):
+        if _is_open(details.method) or bears_token(str(given), token=self._token):
             return continuation(details)
         return self._refuse
 
 
 def _refuse(_: Any, context: grpc.ServicerContext) -> None:
     context.abort(StatusCode.UNAUTHENTICATED, "expected authorization: Bearer TOKEN")
+
+
+def _is_open(method: str) -> bool:
+    return method.startswith("/grpc.health.")
 
 
 class MessageInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
@@ -49,7 +53,15 @@ class MessageInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, limits: Limits, memory: Memory) -> None:
         self._limits = limits
         self._memory = memory
-        self._arrivals = Arrivals(limits)
+        self._requests = Arrivals(
+            limits.arrivals,
+            waiting=limits.requests,
+            seconds=limits.seconds,
+            patience_seconds=1.0,
+        )
+        # Anyone may ask for them, so that their messages must not stand in the way of others. They
+        # are of a few bytes, and come with their calls.
+        self._checks = Arrivals(2, waiting=64, seconds=2.0, patience_seconds=0.1)
 
     def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
         """Returns the procedure in that form."""
@@ -57,11 +69,13 @@ class MessageInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         if handler is None or handler.request_streaming:
             return handler
         behaviour = handler.unary_stream or handler.unary_unary
+        arrivals = self._checks if _is_open(details.method) else self._requests
 
         def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with Hold(self._memory) as hold:
                 try:
-                    request = self._received(messages, context, hold, handler.request_deserializer)
+                    content = arrivals.receive(messages, context)
+                    request = self._decoded(content, hold, handler.request_deserializer)
                 except ServingError as error:
                     context.abort(error.code, error.message)
                 return behaviour(request, context)
@@ -73,23 +87,20 @@ class MessageInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         )
         return wrap(answer, response_serializer=handler.response_serializer)
 
-    def _received(
-        self,
-        messages: Iterator[bytes],
-        context: grpc.ServicerContext,
-        hold: Hold,
-        decode: Callable[[bytes], Any],
-    ) -> Any:
-        content = self._arrivals.receive(messages, context)
+    def _decoded(self, content: bytes | None, hold: Hold, decode: Callable[[bytes], Any]) -> Any:
         if content is None:  # as grpcio would say
             raise ServingError(StatusCode.UNIMPLEMENTED, "expected exactly one request message.")
+        hold.add(len(content))
         most = self._limits.values
-        # Each is the method of a message's class: FromString.
-        fields = count_fields(content, decode.__self__.DESCRIPTOR, most=most)  # type: ignore[attr-defined]
-        if fields > most:
-            raise invalid(f"message of over {most} fields; no more are read")
-        hold.add(len(content) + _FIELD_BYTES * fields)
-        try:
-            return decode(content)
-        except DecodeError as error:  # as grpcio would say
-            raise ServingError(StatusCode.INTERNAL, "Exception deserializing request!") from error
+        deadline = time.time() + self._limits.seconds
+        with self._memory.turn(len(content), deadline=deadline):
+            # Each is the method of a message's class: FromString.
+            fields = count_fields(content, decode.__self__.DESCRIPTOR, most=most)  # type: ignore[attr-defined]
+            if fields > most:
+                raise invalid(f"message of over {most} fields; no more are read")
+            hold.add(_FIELD_BYTES * fields)
+            try:
+                return decode(content)
+            except DecodeError as error:  # as grpcio would say
+                text = "Exception deserializing request!"
+                raise ServingError(StatusCode.INTERNAL, text) from error
