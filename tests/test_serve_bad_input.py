@@ -35,9 +35,11 @@ from keras_cifar.serving import WARMUP_FILE
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 TIMEOUT = 10  # seconds, for an answer; a busy machine needs some
 PATIENCE = 4  # seconds, for headers, and for the rest of a body that was refused; else 10
+KEEP_ALIVE = 6  # seconds, for the next request, and for an answer to be taken; else 75
 MIB = 2**20
 LIMIT = 64 * MIB  # of a body
 PREDICT = "/v1/models/cifar10:predict"
+PAGE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"  # of 60 kB
 POST = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\n".encode()
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -55,7 +57,10 @@ def _attacked(serving, exported, save_toy, tmp_path_factory):
     with serving(
         folder,
         *("--models-config", config, "--timeout", TIMEOUT, "--access-log", "off"),
-        constants={"keras_cifar.serve.rest.http_protocol._SECONDS": PATIENCE},
+        constants={
+            "keras_cifar.serve.rest.http_protocol._SECONDS": PATIENCE,
+            "keras_cifar.serve.rest.http_protocol.KEEP_ALIVE_SECONDS": KEEP_ALIVE,
+        },
     ) as server:
         yield server
         log = server.log.read_text()
@@ -248,6 +253,100 @@ def test_a_thousand_slow_connections_do_not_slow_others(attacked, right, many_fi
     # Who waited for the slow ones would wait until the server's patience with them ends.
     assert np.percentile(times, 90) < 1
     assert np.percentile(times, 99) < PATIENCE - 1
+
+
+def open_files(server):
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def unread(server, sent):
+    """A connection that sends as much as the server takes, and reads nothing."""
+    address = urlsplit(server.url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(60)
+    connection.connect((address.hostname, address.port))
+    connection.settimeout(0)
+    with suppress(BlockingIOError):
+        while sent:
+            sent = sent[connection.send(sent) :]
+    return connection
+
+
+def test_behind_answers_that_nobody_reads_no_body_is_read(thrifty, many_files):
+    head = POST + b"Content-Length: 60000000\r\n\r\n"
+    # More answers than the system holds for a connection.
+    connections = [unread(thrifty, PAGE * 60 + head) for _ in range(400)]
+    for _ in range(3):
+        time.sleep(1)
+        for connection in connections:
+            with suppress(OSError):
+                connection.send(bytes(300_000))
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "a newline"])
+def test_a_connection_without_a_next_request_is_closed(attacked, sent):
+    with connected(attacked) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"live"):
+            answer += connection.recv(1000)
+        started = time.monotonic()
+        connection.sendall(sent)
+        assert connection.recv(1000) == b""
+        assert KEEP_ALIVE - 1 < time.monotonic() - started < 60
+
+
+def test_a_connection_whose_answers_nobody_reads_is_closed(attacked, eventually):
+    before = open_files(attacked)
+    connections = [unread(attacked, PAGE * 60) for _ in range(20)]
+    eventually(lambda: open_files(attacked) >= before + 20, seconds=5)
+    eventually(lambda: open_files(attacked) <= before + 5, seconds=KEEP_ALIVE + PATIENCE + 30)
+    for connection in connections:
+        connection.close()
+
+
+def until_closed(connection):
+    return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+
+def test_requests_sent_ahead_are_answered_one_after_the_other(attacked):
+    body = b'{"instances": [1]}'
+    path = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\n"
+    sized = path + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    chunked = path + CHUNKED + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    last = b"GET /v2/health/live HTTP/1.1\r\nConnection: close\r\n\r\n"
+    sent = (sized + PAGE + b"\r\n" + chunked) * 50 + last
+    for size in (len(sent), 7, 1):
+        with connected(attacked) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with ThreadPoolExecutor(1) as pool:
+                received = pool.submit(until_closed, connection)
+                for start in range(0, len(sent), size):
+                    connection.sendall(sent[start : start + size])
+        answers = received.result().split(b"HTTP/1.1 200 OK\r\n")[1:]
+        kinds = [re.findall(rb"11\.0|</html>|\r\nlive", answer) for answer in answers]
+        assert kinds == [[b"11.0"], [b"</html>"], [b"11.0"]] * 50 + [[b"\r\nlive"]]
+
+
+@pytest.mark.parametrize(("length", "status"), [(60_000, b"200"), (70_000, b"400")])
+def test_headers_that_come_at_once_may_be_no_longer_either(attacked, length, status):
+    with connected(attacked) as connection:
+        header = b"X: " + b"a" * length
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n" + header + b"\r\n\r\n")
+        assert connection.recv(1000)[9:12] == status
+
+
+def test_a_client_that_says_no_more_gets_its_answer(attacked):
+    with connected(attacked) as connection:
+        body = json.dumps({"signature_name": "slow", "instances": [0.2]}).encode()
+        head = b"POST /v1/models/toy:predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(1000), b""))  # until it is closed
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import uvicorn
 
-from keras_cifar.serve.rest.http_protocol import PatientProtocol
+from keras_cifar.serve.rest.http_protocol import KEEP_ALIVE_SECONDS, PatientProtocol
 from keras_cifar.serve.settings import Settings, address
 
 
@@ -43,7 +43,7 @@ def http_server(app: Any, settings: Settings, *, drain_seconds: float) -> HttpSe
         server_header=False,
         proxy_headers=False,
         backlog=2048,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(drain_seconds),
         ssl_certfile=settings.ssl_certificate,
         ssl_keyfile=settings.ssl_key,
