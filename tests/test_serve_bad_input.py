@@ -331,6 +331,29 @@ def test_requests_sent_ahead_are_answered_one_after_the_other(attacked):
         assert kinds == [[b"11.0"], [b"</html>"], [b"11.0"]] * 50 + [[b"\r\nlive"]]
 
 
+@pytest.mark.parametrize("pause", [0, 0.1], ids=["at once", "headers first"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"foo"])
+def test_an_upgrade_is_ignored(attacked, protocol, pause):
+    """Java's HttpClient and curl --http2 ask for one with any request."""
+    body = b'{"instances": [1]}'
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\n" % protocol
+    post = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\n" + upgrade
+    sized = post + b"Content-Length: %d\r\n\r\n" % len(body), body
+    chunked = post + CHUNKED, b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    # In which another request hides.
+    nested = post + b"Content-Length: %d\r\n\r\n" % len(PAGE), PAGE
+    last = b"GET /v2/health/live HTTP/1.1\r\n" + upgrade + b"Connection: close\r\n\r\n"
+    with connected(attacked) as connection:
+        for part in (*sized, *chunked, *nested, last):
+            connection.sendall(part)
+            time.sleep(pause)
+        answers = until_closed(connection)
+    kinds = re.findall(rb"HTTP/1.1 \d+|11\.0|</html>|Invalid value|\r\nlive", answers)
+    answered = [b"HTTP/1.1 200", b"11.0"]
+    refused = [b"HTTP/1.1 400", b"Invalid value"]
+    assert kinds == [*answered, *answered, *refused, b"HTTP/1.1 200", b"\r\nlive"]
+
+
 @pytest.mark.parametrize(("length", "status"), [(60_000, b"200"), (70_000, b"400")])
 def test_headers_that_come_at_once_may_be_no_longer_either(attacked, length, status):
     with connected(attacked) as connection:

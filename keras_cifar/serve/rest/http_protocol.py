@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # For a request's first line and its headers, from the first byte of the connection or request;
@@ -51,6 +52,8 @@ class PatientProtocol(HttpToolsProtocol):
             raise ValueError("more headers than are read")  # which uvicorn answers, with 400
         self._bytes = 0
         self._stop_waiting()
+        if self._asks_for_upgrade():
+            return
         # The parser has seen to it that it is a number; of thousands of zeros, Python makes none.
         length = dict(self.headers).get(b"content-length", b"").strip().lstrip(b"0")
         self._body_left = int(length or b"0")
@@ -64,6 +67,10 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Begins to count anew."""
         self._bytes = 0
+        if self._asks_for_upgrade():
+            self._came[:0] = self._head_without_upgrade()
+            self.parser = HttpRequestParser(self)  # this one may have seen Connection: close
+            return
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -103,6 +110,23 @@ class PatientProtocol(HttpToolsProtocol):
             self.transport.pause_reading()
         elif not self.flow.read_paused:
             self.transport.resume_reading()
+
+    def _asks_for_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        """Returns the head of a request for the parser to read anew.
+
+        For HTTP/2, Java and curl ask like this, with any request. It may be ignored, but the parser
+        would take the request's body for what comes after the upgrade.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Says nothing in the log of what any client may ask for."""
 
     def _is_reading(self) -> bool:
         cycle: Any = self.cycle
