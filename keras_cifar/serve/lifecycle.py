@@ -62,10 +62,10 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
     metrics_path = read_metrics_path(monitoring) if monitoring else METRICS_PATH
     _allow_many_connections()
     _refuse_long_integers()
-    last_resort = _last_resort()
     with ExitStack() as stack:
+        write_log = stack.enter_context(logging_to(settings.access_log))
+        last_resort = _last_resort(write_log)
         stack.callback(last_resort.cancel)
-        stack.enter_context(logging_to(settings.access_log))
         # The ports come before the models, which take seconds: one that is taken shows at once.
         bound = stack.enter_context(listener(settings))
         # Each has its own threads: over gRPC, they wait for what slow clients send.
@@ -90,7 +90,7 @@ def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
             executor=rest_threads,
         )
         http = http_server(app, settings, drain_seconds=_DRAIN_SECONDS)
-        servers = _Servers(http, bound, app, rpc, health, last_resort)
+        servers = _Servers(http, bound, app, rpc, health, last_resort, write_log)
         scheme = "https" if settings.ssl_certificate else "http"
         url = f"{scheme}://{address(settings.host, bound.getsockname()[1])}"
         uvloop.run(_run(servers, announce=lambda: announce(url, rpc_address)))
@@ -141,10 +141,11 @@ class _Servers:
     rpc: grpc.Server
     health: HealthServicer
     last_resort: threading.Timer
+    write_log: Callable[[], None]
 
 
 async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
-    stop = _first_signal()
+    stop = _first_signal(servers.write_log)
     servers.rpc.start()
     listening = asyncio.create_task(servers.http.serve(sockets=[servers.listener]))
     while not servers.http.started:
@@ -165,13 +166,14 @@ async def _run(servers: _Servers, *, announce: Callable[[], None]) -> None:
     await asyncio.to_thread(answered.wait)
 
 
-def _first_signal() -> asyncio.Event:
+def _first_signal(write_log: Callable[[], None]) -> asyncio.Event:
     """Returns what the first signal sets; the second one drops what is at work."""
     first = asyncio.Event()
 
     def heed(number: int) -> None:
         if first.is_set():
-            _end("stopped at once, as told: what was at work is dropped", code=128 + number)
+            text = "stopped at once, as told: what was at work is dropped"
+            _end(text, write_log, code=128 + number)
         first.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -179,14 +181,15 @@ def _first_signal() -> asyncio.Event:
     return first
 
 
-def _last_resort() -> threading.Timer:
+def _last_resort(write_log: Callable[[], None]) -> threading.Timer:
     text = f"stopped, after {_STOP_SECONDS:.0f} s: what was still at work is dropped"
-    timer = threading.Timer(_STOP_SECONDS, _end, [text], {"code": 1})
+    timer = threading.Timer(_STOP_SECONDS, _end, [text, write_log], {"code": 1})
     timer.daemon = True
     return timer
 
 
-def _end(text: str, *, code: int) -> None:
+def _end(text: str, write_log: Callable[[], None], *, code: int) -> None:
     """Ends the process as it is. TensorFlow cannot be interrupted, and Python would wait for it."""
     _log.warning("%s", text)
+    write_log()
     os._exit(code)
