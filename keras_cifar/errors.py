@@ -2,6 +2,9 @@
 
 import os
 
+# Of a path: more than a person's have, and less than a stranger's request may.
+_MAX_CHARACTERS = 500
+
 
 def described(error: OSError) -> str:
     """Returns a failure of the file system in one line: which file, and what is wrong with it."""
@@ -9,7 +12,14 @@ def described(error: OSError) -> str:
         return str(error)
     if error.filename is None:
         return error.strerror
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return f"{shortened(os.fsdecode(error.filename))}: {error.strerror}"
+
+
+def shortened(path: object) -> str:
+    """Returns the beginning and the end of a path that is longer than a person would read."""
+    text = str(path)
+    half = _MAX_CHARACTERS // 2
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:half]}...{text[-half:]}"
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ The cases, I1 to I23 and F6 to F8, were taken from TensorFlow Serving's sources 
 import http.client
 import itertools
 import json
+import os
 import re
 import shutil
 import threading
@@ -300,6 +301,37 @@ def test_a_reload_says_which_model_has_no_version(asked, tmp_path):
         grpc.StatusCode.UNKNOWN,
         f"{tmp_path}: no version to serve here. Export one: keras-cifar export {tmp_path}",
     )
+
+
+def test_a_reload_of_a_path_that_is_too_long_is_refused_in_few_words(asked):
+    path = f"/{'long' * 1500}"
+    code, said = refused(asked.reload, model(path))
+    assert (code, said) == (INVALID, f"{path[:250]}...{path[-250:]}: File name too long")
+    log = asked.server.log.read_text()
+    assert f"toy: keeps what is loaded: {said}" in log
+    assert path not in log
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A folder that this process may not enter; root is somebody else meanwhile."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["", "toy"])
+def test_a_folder_that_may_not_be_entered_is_refused(closed, name):
+    folder = closed / name
+    with pytest.raises(ServingError) as caught:
+        models_here().configure([ModelConfig("toy", folder)])
+    assert (caught.value.code, caught.value.message) == (INVALID, f"{folder}: Permission denied")
 
 
 # Labels

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grpc import StatusCode
 
-from keras_cifar.errors import described
+from keras_cifar.errors import described, shortened
 from keras_cifar.model_dir import versions
 from keras_cifar.run_dir import RunDir
 from keras_cifar.serve.models.model_config import ModelConfig
@@ -156,7 +156,7 @@ class Models:
     def _update_model(self, name: str, config: ModelConfig) -> None:
         try:
             if not config.base_path.is_dir():
-                raise OSError(f"{config.base_path}: no such folder")
+                raise OSError(f"{shortened(config.base_path)}: no such folder")
             present = versions(config.base_path)
         except OSError as error:
             text = described(error)
@@ -242,7 +242,7 @@ class Models:
         failed = [version for version in known if known[version].code is not StatusCode.OK]
         if failed:
             fault = f"version {max(failed)} cannot be loaded: {known[max(failed)].message}"
-        elif RunDir(folder).model.is_file():
+        elif _is_run(folder):
             fault = (
                 f"a run, which has no versions. Export it: keras-cifar export {folder} MODEL_DIR"
             )
@@ -265,6 +265,14 @@ class Models:
                     )
         with self._lock:
             self._labels = labels
+
+
+def _is_run(folder: Path) -> bool:
+    """Tells whether `train` has written a folder; raises ServingError if it cannot be entered."""
+    try:
+        return RunDir(folder).model.is_file()
+    except OSError as error:  # the path is too long, say
+        raise invalid(f"{shortened(folder)}: {error.strerror}") from error
 
 
 def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
