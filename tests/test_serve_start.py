@@ -496,6 +496,31 @@ def _dropped(server):
     return True
 
 
+def test_a_terminal_that_closes_lets_requests_end(serving, toys, tmp_path, eventually):
+    """It may send its signal twice, which drops nothing."""
+    with serving(tmp_path, toys, "--model-name", "toy") as server:
+        waiting = in_thread(post, server, 4.0)
+        eventually(lambda: at_work(server))
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: get(server, "/v2/health/ready")[0] == 503)
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(timeout=60) == 0
+    assert waiting()[:2] == (200, {"predictions": [14]})
+
+
+def test_a_server_under_nohup_outlives_its_terminal(toys):
+    command = ["nohup", sys.executable, "-m", "keras_cifar", "serve", toys, *map(str, FREE)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert "a page to try it" in process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=3)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
 @pytest.mark.slow
 def test_a_request_without_an_end_does_not_keep_it(serving, toys, tmp_path, eventually):
     module = "keras_cifar.serve.lifecycle"

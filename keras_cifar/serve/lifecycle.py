@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, *, announce: Callable[[str, str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; a second one ends it at once.
+    """Serves until SIGTERM, SIGINT or SIGHUP; a second SIGTERM or SIGINT ends it at once.
 
     Args:
         settings: of the server.
@@ -176,8 +176,12 @@ def _first_signal(write_log: Callable[[], None]) -> asyncio.Event:
             _end(text, write_log, code=128 + number)
         first.set()
 
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, heed, number)
+        loop.add_signal_handler(number, heed, number)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        # Never as the second one: of a terminal that closes, shell and kernel both send it.
+        loop.add_signal_handler(signal.SIGHUP, first.set)
     return first
 
 
