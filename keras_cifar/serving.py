@@ -17,6 +17,8 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 ORIGIN_FILE = "origin.json"
 # Where Prometheus finds a server's metrics, on the port of REST.
 METRICS_PATH = "/monitoring/prometheus/metrics"
+# Of each wait, 11 days: poll(2) counts milliseconds in 32 bits, and more overflows.
+MAX_SECONDS = 1_000_000
 
 
 @dataclass(frozen=True)

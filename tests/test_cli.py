@@ -52,6 +52,26 @@ def image(sample, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "models", "--poll"),
+        ("serve", "models", "--models-config-poll"),
+        ("serve", "models", "--timeout"),
+        ("predict", "a.png", "--url", "http://localhost:8501", "--timeout"),
+        ("predict", "a.png", "--url", "http://localhost:8501", "--wait"),
+        ("evaluate", "run", "--tta", "--tta-share"),
+    ],
+    ids=lambda arguments: f"{arguments[0]} {arguments[-1]}",
+)
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e10"])
+def test_a_number_without_a_bound_is_wrong_usage(in_process, arguments, number):
+    result = in_process(*arguments, number)
+    assert result.exit_code == 2
+    fault = f"Error: Invalid value for '{arguments[-1]}': {float(number)} is not "
+    assert result.stderr.splitlines()[-1].startswith(fault)
+
+
 # Training
 
 

@@ -721,6 +721,13 @@ def test_a_batch_of_nothing_is_refused(protocol, batch_size):
         protocol.client_class("http://localhost:8501", batch_size=batch_size)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, 1e10])
+def test_a_timeout_of_no_time_or_without_end_is_refused(protocol, seconds):
+    fault = rf"^timeout_seconds: got {re.escape(str(seconds))}, expected more than 0, and 1,000,000"
+    with pytest.raises(ValueError, match=fault):
+        protocol.client_class("http://localhost:8501", timeout_seconds=seconds)
+
+
 def test_token_and_label_come_with_each_request_and_before_a_password_of_netrc(
     serve, open_client, tmp_path, monkeypatch
 ):

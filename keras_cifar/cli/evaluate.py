@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 import click
 
-from keras_cifar.cli.options import PATH, data_dir_option, json_option, tta_option, wrong_usage
+from keras_cifar.cli.options import (
+    PATH,
+    FloatRange,
+    data_dir_option,
+    json_option,
+    tta_option,
+    wrong_usage,
+)
 from keras_cifar.recipes.config import SPLITS
 from keras_cifar.run_dir import RunDir, RunGroup, is_group, newest_run
 from keras_cifar.start import provide_temporary_folder, start_tensorflow
@@ -28,7 +35,7 @@ _SUSPECTS_SHOWN = 20
 @click.option(
     "--tta-share",
     "views_share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FloatRange(0, 1, min_open=True),
     default=1.0,
     help="With --tta: the share of the images, the least certain, that get six views.",
 )

@@ -1,5 +1,6 @@
 """What several commands share: options, and what the user got wrong in them."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -29,6 +30,19 @@ class _Path(click.Path):
             self.fail(f"{text!r}: no such home folder. A file of that name is ./{text}", param, ctx)
         super().convert(expanded, param, ctx)
         return Path(expanded)
+
+
+class FloatRange(click.FloatRange):
+    """A finite number within bounds. To click, nan is within all bounds, and inf a number."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns the number; what is none, or beyond the bounds, is wrong usage."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 # Whoever reads it says what is wrong, and goes on with others.

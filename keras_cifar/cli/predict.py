@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 from click.core import ParameterSource
 
-from keras_cifar.cli.options import PATH, given, json_option, user_names, wrong_usage
+from keras_cifar.cli.options import (
+    PATH,
+    FloatRange,
+    given,
+    json_option,
+    user_names,
+    wrong_usage,
+)
 from keras_cifar.errors import printable
 from keras_cifar.run_dir import newest_run
-from keras_cifar.serving import MODEL_NAME
+from keras_cifar.serving import MAX_SECONDS, MODEL_NAME
 from keras_cifar.start import start_tensorflow
 
 if TYPE_CHECKING:
     from keras_cifar.client import Failure, Prediction
     from keras_cifar.client.server_client import ServerClient
 
-_SECONDS = click.FloatRange(0, min_open=True)
+_SECONDS = FloatRange(0, MAX_SECONDS, min_open=True)
 
 
 @click.command()

@@ -10,8 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from keras_cifar.cli.options import PATH, user_names, wrong_usage
+from keras_cifar.cli.options import PATH, FloatRange, user_names, wrong_usage
 from keras_cifar.serve import Limits, Settings
+from keras_cifar.serving import MAX_SECONDS
 from keras_cifar.start import start_tensorflow
 
 # Modules that only the extra brings.
@@ -57,7 +58,7 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 @click.option(
     "--models-config-poll",
     "models_config_poll_seconds",
-    type=click.FloatRange(0),
+    type=FloatRange(0, MAX_SECONDS),
     default=Settings.models_config_poll_seconds,
     metavar="SECONDS",
     help="Between two looks at it; 0 for one look.",
@@ -65,7 +66,7 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 @click.option(
     "--poll",
     "poll_seconds",
-    type=click.FloatRange(0.01),
+    type=FloatRange(0.01, MAX_SECONDS),
     default=Settings.poll_seconds,
     metavar="SECONDS",
     help="Between two looks for new versions.",
@@ -129,7 +130,7 @@ _TF_SERVING_OPTIONS = {"model_dir", "engine", "model_name", "host", "rest_port",
 @click.option(
     "--timeout",
     "timeout_seconds",
-    type=click.FloatRange(0.1),
+    type=FloatRange(0.1, MAX_SECONDS),
     default=Limits.seconds,
     metavar="SECONDS",
     help="For an answer over REST.",

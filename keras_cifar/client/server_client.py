@@ -30,7 +30,13 @@ from keras_cifar.client.server_errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from keras_cifar.serving import BYTES_SIGNATURE, IMAGE_SIGNATURE, MODEL_NAME, is_token
+from keras_cifar.serving import (
+    BYTES_SIGNATURE,
+    IMAGE_SIGNATURE,
+    MAX_SECONDS,
+    MODEL_NAME,
+    is_token,
+)
 
 # How often a request is sent at most; the waits in between double. Long enough for a full queue
 # to drain, and too short for anyone to wonder.
@@ -107,8 +113,11 @@ class ServerClient(ABC):
             raise ValueError(f"version: got {self.version}, expected 0 or more.")
         if self.label == "":
             raise ValueError("label: got '', expected a label that the server knows.")
-        if not 0 < self.timeout_seconds < float("inf"):
-            raise ValueError(f"timeout_seconds: got {self.timeout_seconds}, expected more than 0.")
+        if not 0 < self.timeout_seconds <= MAX_SECONDS:
+            raise ValueError(
+                f"timeout_seconds: got {self.timeout_seconds}, expected more than 0, and "
+                f"{MAX_SECONDS:,} at most."
+            )
         if self.batch_size < 1:
             raise ValueError(f"batch_size: got {self.batch_size}, expected 1 or more.")
         if self.token is not None and not is_token(self.token):
