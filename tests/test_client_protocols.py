@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     predict_pb2,
@@ -476,6 +477,11 @@ def test_a_server_that_never_answers_is_left_and_not_asked_twice(serve, open_cli
             sends(302, b"", [("Location", "http://evil/")]),
             "302: redirects to http://evil/, wh",
         ),
+        (
+            Rest,
+            sends(302, b"", [("Location", "http://evil/\xff")]),
+            "302: redirects to http://evil/\xff, wh",
+        ),
         (Rest, sends(400, b"<html>Bad Request"), "400: Bad Request). "),
         (Rest, sends(405, b"<html>No"), "405: Method Not Allowed). "),
         (
@@ -493,7 +499,23 @@ def test_a_server_that_never_answers_is_left_and_not_asked_twice(serve, open_cli
             "probabilities of shape (1000000000000, 10) for 1 images). ",
         ),
         (Grpc, gives(row(0)), "probabilities of shape (10,) for 1 images). "),
-        (Grpc, gives([[b"x"] * 10]), "probabilities that are no numbers). "),
+        *(
+            (Grpc, gives([[value] + [type(value)()] * 9]), "probabilities that are no numbers). ")
+            for value in (b"x", b"1", 1j, True)
+        ),
+        *(
+            (
+                Grpc,
+                lambda asked, dtype=dtype: lambda: tampered(dtype),
+                "probabilities that are no numbers). ",
+            )
+            for dtype in (types_pb2.DT_VARIANT, types_pb2.DT_BFLOAT16, 1_000_000)
+        ),
+        *(
+            (kind, gives([values]), "10 probabilities expected, got [")
+            for kind in (Rest, Grpc)
+            for values in ([5] + [0] * 9, [0.0] * 10, [0.5] * 10, [-0.5, 1.5] + [0] * 8)
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
 )
@@ -510,6 +532,13 @@ def test_an_answer_that_is_not_tensorflow_servings_is_named(
     assert message.endswith(f"). {BAD_ADDRESS}")
     assert message.isprintable()
     assert len(server.asked) == 1
+
+
+def tampered(dtype):
+    """A gRPC answer of a type that its numbers are too large for, or that has none."""
+    tensor = tensor_pb2.TensorProto(dtype=dtype, half_val=[-1, 1 << 20] * 5)
+    tensor.tensor_shape.CopyFrom(tf.TensorShape((1, 10)).as_proto())
+    return predict_pb2.PredictResponse(outputs={"probabilities": tensor})
 
 
 def typed(probabilities, *, images):
@@ -690,13 +719,16 @@ def test_what_a_server_says_is_read_in_no_time():
                 "http://host:99999",
                 "http://[::1",
                 "http://a b",
+                "http://a..b:8501",
+                f"http://{'a' * 64}.example:8501",
+                "http://\udcff:8501",
                 "http://host/?x=1",
                 "http://host/v1/models/cifar10:predict",
             )
         ),
         *(
             (GrpcClient, address)
-            for address in ("localhost", "http://localhost:8500", "", "a b:1", "h:1/x")
+            for address in ("localhost", "http://localhost:8500", "", "a b:1", "h:1/x", "\udcff:1")
         ),
     ],
 )
@@ -705,7 +737,7 @@ def test_an_address_that_is_none_is_refused(client_class, address):
         RestClient: r"http://HOST:PORT or https://HOST:PORT( alone)?",
         GrpcClient: "HOST:PORT",
     }[client_class]
-    with pytest.raises(ValueError, match=rf"^address: got '.*', expected {expected}\.$"):
+    with pytest.raises(ValueError, match=rf"^address: got '.*', expected ({expected}|UTF-8)\.$"):
         client_class(address)
 
 
@@ -719,6 +751,12 @@ def test_an_address_is_kept_as_it_is_asked():
 def test_a_batch_of_nothing_is_refused(protocol, batch_size):
     with pytest.raises(ValueError, match=rf"^batch_size: got {batch_size}, expected 1 or more\.$"):
         protocol.client_class("http://localhost:8501", batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["model_name", "label"])
+def test_a_name_that_is_no_text_is_refused(protocol, name):
+    with pytest.raises(ValueError, match=rf"^{name}: got '\\udcff', expected UTF-8\.$"):
+        protocol.client_class("http://localhost:8501", **{name: "\udcff"})
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, 1e10])

@@ -69,6 +69,13 @@ def test_an_error_of_a_server_elsewhere_names_the_proxy(proxy, client_class, add
     assert "gpu.invalid" in asked[0]
 
 
+def test_a_proxy_that_can_be_none_is_named(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://a..b:1")
+    with RestClient("http://gpu.invalid:8501") as client, pytest.raises(ServerError) as caught:
+        client.metadata()
+    assert "through the proxy http://a..b:1: " in str(caught.value)
+
+
 @pytest.mark.parametrize("host", HERE)
 def test_names_and_addresses_of_this_machine_are_known(monkeypatch, host):
     for name in NAMES[:4]:

@@ -149,8 +149,12 @@ class GrpcClient(ServerClient):
         shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
         self._check_shape(shape, images=len(images))
         try:
+            kind = tf.as_dtype(tensor.dtype)
+            # NumPy would make numbers of texts, of complex numbers, and of true and false.
+            if not (kind.is_floating or kind.is_integer):
+                raise TypeError(f"of type {kind.name}")
             return np.asarray(tf.make_ndarray(tensor), dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise self._error(BadResponseError, "probabilities that are no numbers") from error
 
     def _spec(self, signature: str = "") -> Any:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
+from urllib3.exceptions import LocationParseError
 
 from keras_cifar.client.http_errors import answer_fault, request_fault
 from keras_cifar.client.proxies import rest_proxy
@@ -23,7 +24,7 @@ from keras_cifar.client.server_client import (
     ServerClient,
     VersionStatus,
 )
-from keras_cifar.client.server_errors import BadResponseError
+from keras_cifar.client.server_errors import BadResponseError, ServerUnavailableError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse  # which urllib3 1.26 calls otherwise
@@ -76,6 +77,8 @@ class RestClient(ServerClient):
             self._url += f"/labels/{quote(self.label, safe='')}"
         self._proxy = rest_proxy(self.address)
         self._session = requests.Session()
+        # Not followed, a redirect is still prepared, which reads all of it and trips over bad ones.
+        self._session.get_redirect_target = lambda _: None
         self._session.auth = _bearer(self.token) if self.token else None
         self._session.mount(f"{self._url}:predict", HTTPAdapter(max_retries=_RETRY))
 
@@ -144,6 +147,8 @@ class RestClient(ServerClient):
                 content = self._read(response)
         except requests.RequestException as error:
             raise self._error(*request_fault(error, timeouts=timeouts)) from error
+        except LocationParseError as error:  # of the proxy's address; requests lets it through
+            raise self._error(ServerUnavailableError, str(error)) from error
         document = _json_document(content)
         if response.status_code != requests.codes.ok:
             raise self._error(*answer_fault(response, document=document))
@@ -182,8 +187,9 @@ def _checked_url(url: str) -> str:
     try:
         asked = requests.Request("GET", url).prepare().url or ""
         parts = urlsplit(asked)
+        (parts.hostname or "").encode("idna")  # as it is done to connect, outside of all errors
         usable = parts.scheme in ("http", "https") and parts.port != 0
-    except ValueError:  # of requests, of urlsplit, and of a port that is none
+    except ValueError:  # of requests, of urlsplit, of a port or a host that is none
         usable = False
     if not usable:
         raise ValueError(f"address: got {url!r}, {expected}.")

@@ -47,6 +47,8 @@ LONGEST_WAIT_SECONDS = 5
 _MAX_REQUEST_BYTES = 8 << 20
 # Of an answer, unpacked: several times what a server says of 10,000 images.
 MAX_ANSWER_BYTES = 64 << 20
+# Of the sum of 10 probabilities: bfloat16 has 8 bits.
+_TOLERANCE = 1e-2
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 1
 # TensorFlow Serving reports these as invalid arguments, like a damaged image.
 _ABOUT_THE_MODEL = re.compile(r"version label|Serving signature|does not match signature")
@@ -103,6 +105,8 @@ class ServerClient(ABC):
 
     def __post_init__(self) -> None:
         self._proxy: str | None = None  # that requests go through
+        for name in ("address", "model_name", "label"):
+            _check_text(name, getattr(self, name))
         if not self.model_name:
             raise ValueError("model_name: got '', expected what the server calls the model.")
         if self.version is not None and self.label is not None:
@@ -187,7 +191,13 @@ class ServerClient(ABC):
         return [answer for batch in batches for answer in self._answers(IMAGE_SIGNATURE, batch)]
 
     def _answers(self, signature: str, images: list[bytes] | npt.NDArray[np.uint8]) -> list[Answer]:
-        return ranked(self._probabilities(signature, images), source=self.address)
+        probabilities = self._probabilities(signature, images)
+        answers = ranked(probabilities, source=self.address)
+        is_wrong = (probabilities < 0).any(1) | (abs(probabilities.sum(1) - 1) > _TOLERANCE)
+        if is_wrong.any():
+            row = np.array2string(probabilities[is_wrong.argmax()], precision=3)
+            raise self._error(BadResponseError, f"10 probabilities expected, got {row}")
+        return answers
 
     def wait_until_available(self, seconds: float) -> None:
         """Returns once the model's version can answer.
@@ -275,6 +285,13 @@ class ServerClient(ABC):
 def _with_sound_header(encoded: bytes) -> bytes:
     check_encoded(encoded)
     return encoded
+
+
+def _check_text(name: str, value: str | None) -> None:
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: got {value!r}, expected UTF-8.") from error
 
 
 def _check_certificate(path: Path) -> None:
