@@ -47,8 +47,8 @@ LONGEST_WAIT_SECONDS = 5
 _MAX_REQUEST_BYTES = 8 << 20
 # Of an answer, unpacked: several times what a server says of 10,000 images.
 MAX_ANSWER_BYTES = 64 << 20
-# Of the sum of 10 probabilities: bfloat16 has 8 bits.
-_TOLERANCE = 1e-2
+# Of the sum of 10 probabilities, each of which may be rounded to the 8 bits of bfloat16.
+_TOLERANCE = 0.05
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 1
 # TensorFlow Serving reports these as invalid arguments, like a damaged image.
 _ABOUT_THE_MODEL = re.compile(r"version label|Serving signature|does not match signature")

@@ -88,7 +88,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Goes on with what came in the meantime."""
         super().resume_writing()
         self._stop_waiting()
-        if self.cycle.response_complete:
+        if self.cycle and self.cycle.response_complete:
             self._wait(KEEP_ALIVE_SECONDS)
         self._parse()
 
