@@ -159,7 +159,8 @@ def test_a_run_replaces_another_when_told_to_has_one_process_and_ends_by_sigterm
 ):
     run = RunDir(tmp_path / "my run")
     run.path.mkdir()
-    for path in (run.model, run.metrics, run.path / "notes.txt"):
+    # The lock tells that it was a run, of which a kill left so much.
+    for path in (run.model, run.metrics, run.path / ".lock", run.path / "notes.txt"):
         path.write_text("mine")
     options = ("--epochs", 1000, "--run-dir", run.path, "--overwrite")
     with running(*TINY, *options, stderr=subprocess.PIPE, text=True) as process:

@@ -210,6 +210,10 @@ def test_a_run_that_is_there_is_not_overwritten_unless_told_to(config, tiny, tmp
         train(config, run_dir, data_dir=tiny.data_dir)
     assert run_dir.model.read_text() == "mine"
     once = dataclasses.replace(config, epochs=1)
+    with pytest.raises(FileExistsError, match=r"holds no run, so --overwrite leaves alone what"):
+        train(once, run_dir, data_dir=tiny.data_dir, existing="replace")
+    assert run_dir.model.read_text() == "mine"
+    (tmp_path / ".lock").touch()  # as of a run that was killed in between
     train(once, run_dir, data_dir=tiny.data_dir, existing="replace")
     assert load_model(run_dir.model)
 

@@ -93,8 +93,8 @@ MUTATIONS = (
     Mutation(
         "the sync after that",
         _CHECKPOINT,
-        "shutil.rmtree(gone)\n    sync(gone.parent)",
-        "shutil.rmtree(gone)",
+        "remove_path(gone)\n    sync(gone.parent)",
+        "remove_path(gone)",
         _FAST,
     ),
     Mutation(
