@@ -24,6 +24,7 @@ _TRANSPARENT = 4
 # Up to here, images are decoded in a batch with those of others.
 _SMALL = 1_000_000
 _MAX_WAITING = 32
+_WAITING = "large images are waiting already"
 
 
 class Decoding:
@@ -115,9 +116,6 @@ class _Lane:
                 self._free.release()
         finally:
             self._places.release()
-
-
-_WAITING = "large images are waiting already"
 
 
 def _is_opaque_png(encoded: bytes) -> bool:
