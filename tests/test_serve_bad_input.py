@@ -184,6 +184,17 @@ def test_a_body_without_an_end_is_not_read_for_long(thrifty):
     assert (answer, PATIENCE - 1 < seconds < 60) == (b"", True)  # closed
 
 
+def test_a_chunked_body_of_empty_lines_is_read_as_any_other(attacked):
+    """It took half a second a megabyte, where each empty line could be the end of a request."""
+    lines = b"x\r\n\r\n" * 13_000
+    chunks = (b"%x\r\n%s\r\n" % (len(lines), lines)) * 300
+    started = time.monotonic()
+    with connected(attacked) as connection:
+        connection.sendall(POST + CHUNKED + chunks + b"0\r\n\r\n")
+        assert b"400" in connection.recv(100)
+    assert time.monotonic() - started < 5
+
+
 @pytest.mark.parametrize(
     ("head", "piece"),
     [
@@ -316,10 +327,11 @@ def until_closed(connection):
 
 
 def test_requests_sent_ahead_are_answered_one_after_the_other(attacked):
-    body = b'{"instances": [1]}'
+    body = b'{"instances":\r\n\r\n[1]}'
     path = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\n"
     sized = path + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    chunked = path + CHUNKED + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    chunks = b"%x;a=b\r\n%s\r\n4\r\n\r\n\r\n\r\n00;c\r\nX: y\r\n\r\n" % (len(body), body)
+    chunked = path + CHUNKED + chunks
     last = b"GET /v2/health/live HTTP/1.1\r\nConnection: close\r\n\r\n"
     sent = (sized + PAGE + b"\r\n" + chunked) * 50 + last
     for size in (len(sent), 7, 1):

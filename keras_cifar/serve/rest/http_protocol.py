@@ -27,7 +27,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _bytes = 0
-    _body_left = 0
+    _body_left = 0  # of a body of known length, or of a chunk
+    _is_chunked = False
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a request."""
@@ -54,9 +55,11 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop_waiting()
         if self._asks_for_upgrade():
             return
+        headers = dict(self.headers)
         # The parser has seen to it that it is a number; of thousands of zeros, Python makes none.
-        length = dict(self.headers).get(b"content-length", b"").strip().lstrip(b"0")
+        length = headers.get(b"content-length", b"").strip().lstrip(b"0")
         self._body_left = int(length or b"0")
+        self._is_chunked = b"chunked" in headers.get(b"transfer-encoding", b"").lower()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -98,8 +101,8 @@ class PatientProtocol(HttpToolsProtocol):
         self._parse()
 
     def _parse(self) -> None:
-        while self._came and self._is_reading():
-            piece = bytes(self._came[: self._end_of_piece()])
+        while self._came and self._is_reading() and (end := self._end_of_piece()):
+            piece = bytes(self._came[:end])
             del self._came[: len(piece)]
             self._body_left = max(self._body_left - len(piece), 0)
             self._bytes += len(piece)
@@ -134,15 +137,36 @@ class PatientProtocol(HttpToolsProtocol):
         return not (has_come or self.flow.write_paused or self.transport.is_closing())
 
     def _end_of_piece(self) -> int:
-        """Returns how much of what came surely holds no part of a second request."""
+        """Returns how much of what came surely holds no part of a second request.
+
+        It may be more than came, and is 0 where more has to come first.
+        """
         if self._body_left:
             return self._body_left
+        if self._is_chunked:
+            return self._end_of_chunks()
         # A request, or its headers, end with an empty line, of which a part may have come before.
         newlines = _NEWLINES.match(self._came)
         if newlines and newlines.end():
             return newlines.end()
         empty_line = self._came.find(b"\r\n\r\n")
         return len(self._came) if empty_line < 0 else empty_line + 4
+
+    def _end_of_chunks(self) -> int:
+        end = 0
+        while (line := self._came.find(b"\r\n", end)) >= 0:
+            try:
+                size = int(self._came[end:line].partition(b";")[0], 16)
+            except ValueError:  # which the parser says
+                return len(self._came)
+            if not size:
+                self._is_chunked = False  # what is left ends as headers do
+                return line
+            end = line + 2 + size + 2
+            if end >= len(self._came):
+                self._body_left = end
+                return end
+        return end if len(self._came) - end <= _BYTES else len(self._came)
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
