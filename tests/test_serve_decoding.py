@@ -66,6 +66,10 @@ def test_the_work_is_that_of_so_many_million_pixels_of_an_opaque_png(decoding, i
     assert decoding.work([image, encoded()]) == pixels * MILLION + MILLION
 
 
+def test_a_png_that_ends_behind_its_size_is_left_to_the_decoder(decoding):
+    assert decoding.work([encoded()[:24]]) == 4 * MILLION
+
+
 def test_too_much_work_for_a_request_is_refused(decoding):
     assert decoding.work([encoded()] * 16) == 2 * PIXELS
     with pytest.raises(ServingError, match="as much work as 17,000,000 pixels; at most 16,000,000"):

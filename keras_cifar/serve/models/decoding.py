@@ -123,7 +123,8 @@ def _is_opaque_png(encoded: bytes) -> bool:
 
     With EXIF data it is decoded as if it had alpha, like one with a chunk of transparency.
     """
-    kinds = (0, 2, 3)
+    kinds = (b"\0", b"\2", b"\3")
     marks = (b"tRNS", b"eXIf", b"Exif\0\0")
-    is_png = encoded.startswith(b"\x89PNG") and encoded[25] in kinds
+    # The file may end right behind its size.
+    is_png = encoded.startswith(b"\x89PNG") and encoded[25:26] in kinds
     return is_png and not any(mark in encoded for mark in marks)
